@@ -1,0 +1,1 @@
+"""A small supervised actor runtime on trio. Knows nothing of peers."""

@@ -1,0 +1,1 @@
+"""Peers: an embedded, local-first SQL database whose groups sync directly between devices."""

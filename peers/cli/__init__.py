@@ -1,0 +1,1 @@
+"""The peers command: one file per command group."""

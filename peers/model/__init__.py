@@ -1,0 +1,4 @@
+"""What things are: identifiers, clocks, vectors, schemas, entries, merge and membership.
+
+Pure: no trio, no apsw, no clock, no randomness.
+"""

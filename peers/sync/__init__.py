@@ -1,0 +1,1 @@
+"""Where the store and the network meet: what to exchange, with whom."""

@@ -1,0 +1,1 @@
+"""Shipped test instruments: simulated clocks and network, clusters, checkers, strategies."""
