@@ -29,6 +29,10 @@ TRANSACTION_BYTES_MAX: Final = 256 * MIB
 """A transaction that spans entries: parked in the log until complete, so it is bounded by disk, not memory."""
 OPERATION_BYTES_MAX: Final = 64 * KIB
 """A control operation with what it encloses: a table of 500 columns or a chain of 100 device grants."""
+CERTIFICATE_BYTES_MAX: Final = 4 * KIB
+"""A device's certificate: a chain of a dozen grants, and it fits a handshake frame beside the rest."""
+ADDRESSES_MAX: Final = 8
+"""Addresses that a device may advertise: bounds what one peer can make others dial."""
 NAME_CHARS_MAX: Final = 64
 """Names of tables, columns, groups and devices: what a person can read."""
 COLUMNS_MAX: Final = 500
@@ -92,22 +96,38 @@ class NetConfig:
     """Difference of the clocks of two devices that may talk: the requirement's ±5 minutes."""
     unauthenticated_max: int = 32
     """Sockets in handshake at once: 32 × 5 s bounds what strangers can hold."""
+    unauthenticated_known: int = 8
+    """More of them, only for hosts from which a peer was verified before: a flood does not lock members out."""
+    unauthenticated_per_subnet: int = 4
+    """Of them from one /24 (IPv4) or /64 (IPv6): one host or household cannot take all. Loopback is exempt."""
+    accepts_per_second: float = 10.0
+    """New sockets from strangers, as a token bucket of `unauthenticated_max`. Loopback is exempt."""
+    known_hosts_max: int = 256
+    """Hosts remembered as having been verified: eight times the pool."""
     message_bytes_max: int = 16 * MIB
     """One reassembled message: a page of exchange is at most 2 MiB."""
     assemblies_max: int = 4
     """Messages in reassembly at once on a connection."""
     assembly_bytes_max: int = 32 * MIB
     """Bytes in reassembly on a connection."""
+    process_assembly_bytes_max: int = 256 * MIB
+    """Bytes in reassembly over all connections: eight that are as full as they may be."""
     assembly_idle_seconds: float = 30.0
     """A reassembly that gets no chunk for this long is dropped."""
     calls_max: int = 64
-    """Calls of the peer served at once; more are back-pressured by not reading."""
+    """Calls of the peer served at once; more are back-pressured by not reading. Also our own limit of open calls."""
+    inbound_bytes_max: int = 32 * MIB
+    """Messages of the peer that are being handled or wait for it; beyond it nothing is read: a page is at most 2 MiB."""
+    pongs_waiting_max: int = 16
+    """Pings that wait for their answer to be sent: an honest peer has at most three on the way."""
     call_seconds: float = 30.0
     """Answer to a call, unless the caller says otherwise."""
     send_seconds: float = 30.0
     """A peer that reads nothing for this long is gone."""
     send_queue: int = 64
     """Messages waiting for the connection's writer."""
+    goodbye_seconds: float = 1.0
+    """For the last frame and the transport's own close: a peer that is gone must not hold up a stop."""
     ping_seconds: float = 15.0
     """The requirement's ping interval."""
     pings_missed_max: int = 3
@@ -122,6 +142,8 @@ class NetConfig:
     """Wait after the first failure; doubles, with jitter."""
     dial_backoff_max_seconds: float = 300.0
     """The requirement's 5 minutes."""
+    dial_steady_seconds: float = 60.0
+    """A connection that lived this long was good: the next backoff starts from the beginning."""
     clock_skew_retry_seconds: float = 60.0
     """A peer whose clock is off is no enemy: try again after a minute."""
     connections_max: int = 30

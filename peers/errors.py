@@ -22,6 +22,7 @@ Whether waiting can help is a class, not a flag: `RetryableError`.
     ├── RemoteError           (the peer's code)    the other side answered with an error
     ├── ProtocolError         (one of WireFault)   the other side broke the protocol: the connection ends
     ├── EntryRefused          (one of EntryFault)  an entry that must not be stored
+    ├── OperationRefused      (one of EntryFault)  a control operation that must not be stored
     └── EntryHeld             (one of EntryFault)  an entry that cannot be stored yet
 """
 
@@ -132,11 +133,15 @@ class WireFault(StrEnum):
 
 
 class ProtocolError(PeersError):
-    """The other side broke the protocol. This connection ends; nothing else does."""
+    """The other side broke the protocol. This connection ends; nothing else does.
 
-    def __init__(self, fault: WireFault, message: str) -> None:
+    `answer` is one last frame to send before the close; empty where the close must be bare.
+    """
+
+    def __init__(self, fault: WireFault, message: str, *, answer: bytes = b"") -> None:
         super().__init__(message, code=fault.value)
         self.fault = fault
+        self.answer = answer
 
 
 class EntryFault(StrEnum):
@@ -159,6 +164,14 @@ class EntryFault(StrEnum):
 
 class EntryRefused(PeersError):
     """The entry, and its log from there on, must not be stored."""
+
+    def __init__(self, fault: EntryFault, message: str) -> None:
+        super().__init__(message, code=fault.value)
+        self.fault = fault
+
+
+class OperationRefused(PeersError):
+    """The control operation must not be stored."""
 
     def __init__(self, fault: EntryFault, message: str) -> None:
         super().__init__(message, code=fault.value)
