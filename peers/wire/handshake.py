@@ -251,7 +251,7 @@ class ServerHandshake(_Handshake):
         """
         match self._take_state():
             case _Ready(noise):
-                noise.read_message(messages.decode_reset(frame))
+                noise.read_message(messages.decode_reset(frame, bytes_max=self._config.reset_bytes_max))
                 answer = self._write_hello(noise, messages.SERVER_CONTEXT, now=self._now_ms(), dialled=None)
                 self._state = _Greeted(noise, (frame, answer))
                 return answer

@@ -94,14 +94,14 @@ def encode_reset(noise_message: bytes) -> bytes:
     return bytes([VERSION]) + noise_message
 
 
-def decode_reset(frame: bytes) -> bytes:
+def decode_reset(frame: bytes, *, bytes_max: int) -> bytes:
     """The Noise message inside message 1.
 
     Raises:
         ProtocolError: `version_mismatch`, with our version byte to answer, where the frame can be another version's
             reset; `bad_frame`, without an answer, for anything else.
     """
-    if len(frame) >= RESET_BYTES and _is_other_version(frame[0]):
+    if RESET_BYTES <= len(frame) <= bytes_max and _is_other_version(frame[0]):
         raise _version_mismatch(frame[0], answer=bytes([VERSION]))
     if len(frame) != RESET_BYTES or frame[0] != VERSION:
         raise ProtocolError(WireFault.BAD_FRAME, "the first frame is not a handshake")

@@ -147,8 +147,8 @@ def test_h3_low_order_ephemeral(point: bytes, high_bit: int) -> None:
     """H3: low-order / all-zero ephemeral: `bad_key`, close. On either side, also with X25519's unused bit set."""
     point = point[:31] + bytes([point[31] | high_bit])
     client, server = pair()
+    server.read_message(point)
     with pytest.raises(ProtocolError) as caught:
-        server.read_message(point)
         server.write_message()
     assert caught.value.fault is WireFault.BAD_KEY
     message = client.write_message()
