@@ -2,7 +2,8 @@
 
 `loads` accepts a single CBOR item of plain values (null, bool, int64/uint64, finite or non-finite float, text,
 bytes, array, map with text/bytes keys) and refuses everything else: tags, indefinite lengths, duplicate keys,
-depth above 16, trailing bytes. Bytes are never re-encoded to verify: what was signed is what arrived.
+depth above 16, trailing bytes. Bytes are never re-encoded to verify: what was signed is what arrived. CBOR's
+`undefined` and unnamed simple values come as types of cbor2 that no typed validator lets through.
 
 May assume nothing about its input. Raises only `BadEncoding`.
 """

@@ -154,22 +154,22 @@ def _add_columns(known: list[Column], new: Sequence[Column]) -> None:
 
 def _shown_columns(columns: list[Column]) -> tuple[Column, ...]:
     taken: set[str] = set()
-    shown = []
-    for column in columns:
-        name = column.name if column.name.lower() not in taken else f"{column.name}~{column.id.hex()[:4]}"
-        taken.add(name.lower())
-        shown.append(replace(column, name=name))
-    return tuple(shown)
+    return tuple(replace(column, name=_shown_name(column.name, column.id, taken)) for column in columns)
 
 
 def _shown_tables(tables: list[Table]) -> tuple[Table, ...]:
     taken: set[str] = set()
-    shown = []
-    for table in tables:
-        name = table.name if table.name.lower() not in taken else f"{table.name}~{table.id.hex()[:4]}"
-        taken.add(name.lower())
-        shown.append(replace(table, name=name))
-    return tuple(shown)
+    return tuple(replace(table, name=_shown_name(table.name, table.id, taken)) for table in tables)
+
+
+def _shown_name(name: str, identifier: bytes, taken: set[str]) -> str:
+    """The name, or `name~xxxx` where it is taken; as many digits of the id as it needs (ids can be searched for)."""
+    digits, shown = 4, name
+    while shown.lower() in taken:
+        shown = f"{name}~{identifier.hex()[:digits]}"
+        digits += 2
+    taken.add(shown.lower())
+    return shown
 
 
 # --- Declarations: building, checking, and their fields in a control operation ---------------------------------------
@@ -274,7 +274,12 @@ def _column_from_fields(value: Any) -> Column:
     if not isinstance(value, list) or len(value) != 5:
         raise SchemaRefused("a column is [name, type, not null, default, key]")
     name, kind, not_null, default, key = value
-    if type(name) is not str or kind not in ColumnType.__members__ or type(not_null) is not bool:
+    if (
+        type(name) is not str
+        or type(kind) is not str
+        or kind not in ColumnType.__members__
+        or type(not_null) is not bool
+    ):
         raise SchemaRefused("a column is [name, type, not null, default, key]")
     if type(key) is not int or not 0 <= key <= COLUMNS_MAX:
         raise SchemaRefused("a column's key position is a small number")
