@@ -1,7 +1,8 @@
 """A group with users, devices and tables as test material: real keys, real control operations, nothing random.
 
 `group_world()` is the same group each time (keys come from hashes of names), so it is made once and shared. User 0 made
-the group and owns it; the others are writers. The control operations form one chain, so every entry names one head.
+the group and owns it; the others are writers. The last device writes nothing in histories: replicas open as it. The
+control operations form one chain, so every entry names one head.
 """
 
 from dataclasses import dataclass
@@ -38,6 +39,16 @@ class GroupWorld:
     schema: Schema
     operations: tuple[Operation, ...]
     """The group's control operations, genesis first, causes before effects."""
+
+    @property
+    def writers(self) -> tuple[WorldDevice, ...]:
+        """The devices that write in histories."""
+        return self.devices[:-1]
+
+    @property
+    def observer(self) -> WorldDevice:
+        """The device as which a replica opens the group's file, without writing."""
+        return self.devices[-1]
 
     @property
     def control_heads(self) -> tuple[Hash, ...]:
@@ -87,7 +98,7 @@ def standard_tables() -> tuple[Table, ...]:
 
 
 @lru_cache(maxsize=8)
-def group_world(devices_per_user: tuple[int, ...] = (2, 1, 1)) -> GroupWorld:
+def group_world(devices_per_user: tuple[int, ...] = (2, 1, 2)) -> GroupWorld:
     """The group of `len(devices_per_user)` users."""
     devices: list[WorldDevice] = []
     for user_index, count in enumerate(devices_per_user):

@@ -192,7 +192,7 @@ class _Simulation:
         self.cutoffs: list[Cutoffs] = [{}]
         self._chain_deps: dict[Hash, frozenset[Dep]] = {ZERO_HASH: frozenset()}
         self._leaf_maker = LeafMaker(rng, shape.writes, self.world.schema.tables)
-        chosen = rng.sample(self.world.devices, shape.devices)
+        chosen = rng.sample(self.world.writers, shape.devices)
         self._authors = [_Author(device, rng.randbytes(8)) for device in chosen]
         self._skews_ms = {author.device.index: rng.choice((0, 0, 3, 40)) for author in self._authors}
 
