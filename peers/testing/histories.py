@@ -28,7 +28,7 @@ from peers.model.entries import (
 from peers.model.ids import ZERO_HASH, Hash, LogId, blake2b_256
 from peers.model.merge import Key, MergeResult, OracleEntry, applied_entries, merge, read_entry
 from peers.testing.group_world import BASE_MS, GroupWorld, WorldDevice, group_world
-from peers.testing.random_writes import LeafMaker, Writer, WriteShape, leaf_rows
+from peers.testing.random_writes import LeafMaker, Writer, WriteShape, leaf_rows, weighted
 
 Cutoffs = Mapping[LogId, int | None]
 _FIRST_WRITE_MS = BASE_MS + 10_000
@@ -148,7 +148,7 @@ def make_history(rng: random.Random, shape: Shape, *, name: str = "make_history"
         simulation.cut: shape.cut,
     }
     while len(simulation.entries) < wanted:
-        rng.choices(list(steps), list(steps.values()))[0]()
+        weighted(rng, steps)()
     return History(name, simulation.world, tuple(simulation.entries.values()), _complete(simulation.cutoffs))
 
 

@@ -7,12 +7,14 @@ and inserted under ids that their author made) and about types; everything else 
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from peers.model.entries import Action, Leaf
 from peers.model.ids import parse_row_id, row_ids, row_maker
 from peers.model.merge import Key
 from peers.model.schema import Column, ColumnType, Table, Value
+
+T = TypeVar("T")
 
 _VALUES: Mapping[ColumnType, Sequence[Value]] = {
     ColumnType.INTEGER: (0, 1, 2, -5, 1 << 40),
@@ -93,15 +95,14 @@ class LeafMaker:
     def _action(self, table: Table, known: Sequence[Key]) -> Action:
         if not known:
             return Action.INSERT
-        update = 5 if table.values else 0
         fresh = 3 if not table.default_id or len(known) < self._shape.keys_max else 1
         weights = {
             Action.INSERT: fresh,
-            Action.UPDATE: update,
+            Action.UPDATE: 5 if table.values else 0,
             Action.DELETE: self._shape.delete_weight,
             Action.RESTORE: self._shape.restore_weight,
         }
-        return self._rng.choices(list(weights), list(weights.values()))[0]
+        return weighted(self._rng, weights)
 
     def _insert(self, table: Table, writer: Writer, known: list[Key], ordinal: int) -> tuple[Leaf, int]:
         rng = self._rng
@@ -155,6 +156,12 @@ class LeafMaker:
         if not column.not_null and self._rng.random() < 0.15:
             return None
         return self._rng.choice(_VALUES[column.type])
+
+
+def weighted(rng: random.Random, weights: Mapping[T, float]) -> T:
+    """One of the keys, by weight; never one of weight 0 (Hypothesis' random objects take weights as hints)."""
+    possible = {choice: weight for choice, weight in weights.items() if weight}
+    return rng.choices(list(possible), list(possible.values()))[0]
 
 
 def leaf_rows(leaf: Leaf) -> int:
