@@ -126,6 +126,8 @@ class NetConfig:
     """A peer that reads nothing for this long is gone."""
     send_queue: int = 64
     """Messages waiting for the connection's writer."""
+    send_queue_bytes: int = 4 * MIB
+    """Bytes of them: two pages of exchange fill the line; answers beyond are made when there is room."""
     goodbye_seconds: float = 1.0
     """For the last frame and the transport's own close: a peer that is gone must not hold up a stop."""
     ping_seconds: float = 15.0

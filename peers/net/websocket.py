@@ -95,6 +95,8 @@ class WebSocketTransport:
         return message
 
     def authenticated(self) -> None:
+        # The library has no way to change the limit; a socket accepted from a stranger begins with a small one.
+        self._ws._max_message_size = self._config.frame_bytes_max
         if self._admission is not None:
             self._admission.release(authenticated=True)
 
@@ -224,7 +226,7 @@ class WebSocketNetwork:
             with trio.move_on_at(opened_at + config.handshake_seconds) as opening:
                 fence = cast(trio.Nursery, _ReaderFence(nursery, stream, opening))
                 request = await wrap_server_stream(
-                    fence, stream, config.websocket_queue, config.frame_bytes_max, config.receive_buffer_bytes
+                    fence, stream, config.websocket_queue, config.handshake_bytes_max, config.receive_buffer_bytes
                 )
                 ws = await self._answer(request)
             if ws is not None:
