@@ -225,6 +225,9 @@ def test_what_is_enclosed_encloses_nothing_itself() -> None:
         enclosed=ALICE.certification, fields=[ALICE.user],
     )  # fmt: skip
     assert fault(*signed(changed(GRANT, 6, [list(nested.signed)]))) is EntryFault.BAD_ENCODING
+    bare = signed(changed(GENESIS, 6, []))
+    assert decode_operation(*bare).kind is Kind.GROUP
+    assert fault(*signed(changed(GRANT, 6, [list(bare)]))) is EntryFault.BAD_ENCODING
 
 
 def test_a_personal_grant_carries_the_devices_consent() -> None:
