@@ -20,13 +20,15 @@ def read_private(path: Path) -> bytes:
     """The bytes of a file that nobody else may read. Raises HomeError with the exact reason."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(handle, "rb") as file:
+        try:
             mode = os.fstat(handle).st_mode
             if not stat.S_ISREG(mode):
-                refuse("home_not_file", f"{path} is not a file")
+                refuse("home_not_file", f"{path} is not a file: put the file back from a backup")
             if mode & 0o077:
                 refuse("home_mode", f"others may read {path}: run `chmod 600 {path}`")
-            return file.read(FILE_BYTES_MAX)
+            return os.read(handle, FILE_BYTES_MAX)
+        finally:
+            os.close(handle)
     except OSError as error:
         raise_os(path, error)
 
