@@ -6,6 +6,7 @@ united, entries in order while they stay below `ENTRY_BYTES_MAX`, else dropped a
 from the log). Assumes one event loop; no thread may publish.
 """
 
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -118,25 +119,30 @@ class Subscription:
 
 
 class CommitFeed:
-    """The writer's side. `publish` never waits; subscriptions last as long as their `with` block."""
+    """The writer's side. `publish` never waits. A subscription lasts as long as somebody holds it."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._subscriptions: list[Subscription] = []
+        self._subscriptions: weakref.WeakSet[Subscription] = weakref.WeakSet()
         self._closed = False
         self._merged_before = 0
 
-    @contextmanager
-    def subscribe(self) -> Iterator[Subscription]:
-        """Notices of every commit from now on."""
+    def attach(self) -> Subscription:
+        """Notices of every commit from now on, until the subscription is let go."""
         subscription = Subscription(self._capacity)
         if self._closed:
             subscription.close()
-        self._subscriptions.append(subscription)
+        self._subscriptions.add(subscription)
+        return subscription
+
+    @contextmanager
+    def subscribe(self) -> Iterator[Subscription]:
+        """Notices of every commit within the block."""
+        subscription = self.attach()
         try:
             yield subscription
         finally:
-            self._subscriptions.remove(subscription)
+            self._subscriptions.discard(subscription)
             self._merged_before += subscription.merged
 
     def publish(self, commit: Commit) -> None:

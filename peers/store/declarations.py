@@ -71,7 +71,7 @@ class AddedColumn(NamedTuple):
     column: Column
 
 
-def parse_create_table(sql: str, *, owned: bool = False, generation: int = 0) -> Table:
+def parse_table(sql: str, *, owned: bool = False, generation: int = 0) -> Table:
     """The checked table that one CREATE TABLE statement declares. Raises SchemaRefused with the reason."""
     tokens = _statement(sql, "CREATE TABLE name(column TYPE, …)")
     rest = _after_create(tokens)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from peers.errors import SchemaRefused
 from peers.model.schema import ColumnType, Table
-from peers.store.declarations import parse_add_column, parse_column, parse_create_table
+from peers.store.declarations import parse_add_column, parse_column, parse_table
 
 
 def shape(table: Table) -> list[tuple[object, ...]]:
@@ -16,7 +16,7 @@ def shape(table: Table) -> list[tuple[object, ...]]:
 
 
 def test_a_table_without_a_key_gets_the_default_id_first() -> None:
-    table = parse_create_table("CREATE TABLE trades(symbol TEXT, qty INTEGER NOT NULL DEFAULT 1)")
+    table = parse_table("CREATE TABLE trades(symbol TEXT, qty INTEGER NOT NULL DEFAULT 1)")
     assert table.default_id and table.name == "trades" and len(table.id) == 8
     assert shape(table) == [
         ("id", "TEXT", True, None, 1),
@@ -27,12 +27,12 @@ def test_a_table_without_a_key_gets_the_default_id_first() -> None:
 
 @pytest.mark.parametrize("key", ["id TEXT PRIMARY KEY", "ID TEXT PRIMARY KEY", "id TEXT PRIMARY KEY ASC"])
 def test_id_text_primary_key_is_the_default_id(key: str) -> None:
-    table = parse_create_table(f"create table if not exists t({key}, note TEXT) STRICT, WITHOUT ROWID;")
+    table = parse_table(f"create table if not exists t({key}, note TEXT) STRICT, WITHOUT ROWID;")
     assert table.default_id and table.columns[0].name == "id" and table.columns[0].not_null
 
 
 def test_other_keys_are_natural_and_not_null() -> None:
-    table = parse_create_table("CREATE TABLE tagof(trade TEXT, tag INT, w REAL DEFAULT 1, PRIMARY KEY(tag, trade))")
+    table = parse_table("CREATE TABLE tagof(trade TEXT, tag INT, w REAL DEFAULT 1, PRIMARY KEY(tag, trade))")
     assert not table.default_id
     assert [column.name for column in table.key] == ["tag", "trade"]
     assert shape(table) == [
@@ -40,11 +40,11 @@ def test_other_keys_are_natural_and_not_null() -> None:
         ("tag", "INTEGER", True, None, 1),
         ("w", "REAL", False, 1.0, 0),
     ]
-    assert not parse_create_table("CREATE TABLE t(id INTEGER PRIMARY KEY)").default_id
+    assert not parse_table("CREATE TABLE t(id INTEGER PRIMARY KEY)").default_id
 
 
 def test_constants_of_every_type_are_defaults() -> None:
-    table = parse_create_table(
+    table = parse_table(
         "CREATE TABLE t(a TEXT DEFAULT 'it''s', b INTEGER DEFAULT (-3), c REAL DEFAULT -0.0, d BLOB DEFAULT x'00ff',"
         " e ANY DEFAULT +1.5, f INTEGER DEFAULT TRUE, g TEXT DEFAULT NULL, h INTEGER DEFAULT 0x10)"
     )
@@ -52,15 +52,15 @@ def test_constants_of_every_type_are_defaults() -> None:
 
 
 def test_quoted_names_and_comments_are_read() -> None:
-    table = parse_create_table('CREATE TABLE "check"([unique] TEXT, `on` INT, generated INT) -- CHECK\n/* UNIQUE */')
+    table = parse_table('CREATE TABLE "check"([unique] TEXT, `on` INT, generated INT) -- CHECK\n/* UNIQUE */')
     assert table.name == "check" and [column.name for column in table.columns] == ["id", "unique", "on", "generated"]
 
 
 def test_owned_and_generation_are_passed_on() -> None:
-    table = parse_create_table("CREATE TABLE t(a TEXT)", owned=True, generation=2)
+    table = parse_table("CREATE TABLE t(a TEXT)", owned=True, generation=2)
     assert table.owned and table.generation == 2
     with pytest.raises(SchemaRefused, match="owned"):
-        parse_create_table("CREATE TABLE t(a INTEGER PRIMARY KEY)", owned=True)
+        parse_table("CREATE TABLE t(a INTEGER PRIMARY KEY)", owned=True)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_owned_and_generation_are_passed_on() -> None:
 )
 def test_refusals_say_why(sql: str, reason: str) -> None:
     with pytest.raises(SchemaRefused, match=reason) as caught:
-        parse_create_table(sql)
+        parse_table(sql)
     assert "\n" not in str(caught.value) and "scratch" not in str(caught.value)
 
 
@@ -158,4 +158,4 @@ def test_refused_columns_say_why(sql: str, reason: str) -> None:
 def test_any_text_is_a_table_or_a_refusal(text: str) -> None:
     for sql in (text, f"CREATE TABLE t({text})", f"CREATE TABLE t(a TEXT DEFAULT {text})"):
         with contextlib.suppress(SchemaRefused):
-            assert parse_create_table(sql).key
+            assert parse_table(sql).key
