@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from peers.model.ids import Hash
-from peers.testing.histories import Cutoffs, History, HistoryEntry
+from peers.testing.history import Cutoffs, History, HistoryEntry
 
 
 @dataclass(frozen=True)

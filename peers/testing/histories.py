@@ -10,28 +10,16 @@ The authors know nothing of stores and merging: the result is plain facts (`Hist
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from peers.model.clock import pack
-from peers.model.entries import (
-    SIGNATURE_PREFIX,
-    Dep,
-    Flag,
-    Header,
-    Leaf,
-    LeafRef,
-    RawEntry,
-    encode_header,
-    encode_leaf,
-)
-from peers.model.ids import ZERO_HASH, Hash, LogId, blake2b_256
-from peers.model.merge import Key, MergeResult, OracleEntry, applied_entries, merge, read_entry
-from peers.testing.group_world import BASE_MS, GroupWorld, WorldDevice, group_world
-from peers.testing.random_writes import LeafMaker, Writer, WriteShape, leaf_rows, weighted
-
-Cutoffs = Mapping[LogId, int | None]
-_FIRST_WRITE_MS = BASE_MS + 10_000
+from peers.model.entries import Dep, Flag
+from peers.model.ids import ZERO_HASH, Hash, LogId
+from peers.model.merge import Key, applied_entries
+from peers.testing.group_world import WorldDevice, group_world
+from peers.testing.history import FIRST_WRITE_MS, Cutoffs, History, HistoryEntry, is_above, signed_entry
+from peers.testing.random_writes import LeafMaker, Writer, WriteShape, weighted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,49 +66,6 @@ FOCUSED_SHAPES: tuple[Shape, ...] = tuple(
     )
 )
 """One or two rows of one table, few entries, much trouble: small enough for every order of arrival."""
-
-
-@dataclass(frozen=True)
-class HistoryEntry:
-    """One entry: as it travels, decoded, and as the oracle sees it."""
-
-    raw: RawEntry
-    header: Header
-    leaves: tuple[Leaf, ...]
-    oracle: OracleEntry
-
-    @property
-    def hash(self) -> Hash:
-        return self.header.hash
-
-
-@dataclass(frozen=True)
-class History:
-    """The facts. `entries` in the order of writing: every entry stands after its chain and its deps."""
-
-    name: str
-    world: GroupWorld
-    entries: tuple[HistoryEntry, ...]
-    cutoffs: tuple[Cutoffs, ...] = ({},)
-    """All cut-offs over time, from none to those in force at the end; each names every log that any of them names."""
-
-    @property
-    def final_cutoffs(self) -> Cutoffs:
-        return self.cutoffs[-1]
-
-    @property
-    def now_ms(self) -> int:
-        """A wall clock for the replica: after everything in the history."""
-        return _FIRST_WRITE_MS + 60_000
-
-    def expected(self, entries: Sequence[HistoryEntry] | None = None) -> MergeResult:
-        """What the oracle says of these entries (by default of all), under the cut-offs at the end."""
-        chosen = self.entries if entries is None else entries
-        return merge([entry.oracle for entry in chosen], self.world.schema, self.final_cutoffs)
-
-    def is_void(self, entry: HistoryEntry) -> bool:
-        """Whether the entry lies beyond its log's cut-off at the end."""
-        return _above(entry.header.seq, self.final_cutoffs.get(entry.header.log))
 
 
 def random_history(seed: int, shape: Shape | None = None) -> History:
@@ -175,7 +120,7 @@ class _Author:
         for entry in sorted(self.held.values(), key=lambda entry: entry.header.hlc):
             header = entry.header
             chained = header.seq == 1 or header.prev in closed
-            deps = all(dep.hash in closed or _above(dep.seq, self.cutoffs.get(dep.log)) for dep in header.deps)
+            deps = all(dep.hash in closed or is_above(dep.seq, self.cutoffs.get(dep.log)) for dep in header.deps)
             if chained and deps and header.hash in complete:
                 closed[header.hash] = entry
         return closed
@@ -199,7 +144,7 @@ class _Simulation:
     def write(self) -> None:
         author = self.rng.choice(self._authors)
         self._learn_cutoffs(author)
-        if author.tip is not None and _above(author.tip.header.seq, author.cutoffs.get(author.log)):
+        if author.tip is not None and is_above(author.tip.header.seq, author.cutoffs.get(author.log)):
             self._renew(author)
         parts = self.rng.randint(2, 3) if self.rng.random() < self.shape.more else 1
         for part in range(parts):
@@ -264,7 +209,7 @@ class _Simulation:
         if header.seq > 1:
             self._pull(author, self.entries[header.prev], early=early)
         for dep in header.deps:
-            void = _above(dep.seq, author.cutoffs.get(dep.log))
+            void = is_above(dep.seq, author.cutoffs.get(dep.log))
             if not early and not (void and self.rng.random() < 0.7):
                 self._pull(author, self.entries[dep.hash], early=False)
         author.held[entry.hash] = entry
@@ -281,22 +226,18 @@ class _Simulation:
         named = self._chain_deps[prev]
         deps = () if goes_on else tuple(dep for dep in _heads(author) if dep not in named)
         hlc = self._hlc(author, [*named, *deps], goes_on=goes_on, twin=twin)
-        leaves = tuple(self._leaf_maker.leaves(self._writer(author, hlc), self._known_keys(author)))
-        data = tuple(encode_leaf(leaf, self.rng.randbytes(16)) for leaf in leaves)
-        header = encode_header(
-            group=self.world.group,
-            log=author.log,
-            seq=author.tip.header.seq + 1 if author.tip is not None else 1,
-            prev=prev,
+        leaves = self._leaf_maker.leaves(self._writer(author, hlc), self._known_keys(author))
+        entry = signed_entry(
+            self.world,
+            author.device,
+            author.incarnation,
+            after=author.tip,
             hlc=hlc,
-            control_heads=self.world.control_heads,
             deps=deps,
-            leaves=tuple(LeafRef(blake2b_256(d), leaf_rows(leaf)) for d, leaf in zip(data, leaves, strict=True)),
+            leaves=leaves,
             flags=flags,
+            random_bytes=self.rng.randbytes,
         )
-        raw = RawEntry(header.raw, author.device.key.sign(SIGNATURE_PREFIX, header.raw), data)
-        oracle = read_entry(header, leaves, self.world.schema, author.device.user)
-        entry = HistoryEntry(raw, header, leaves, oracle)
         self.entries[entry.hash] = author.held[entry.hash] = author.tip = entry
         self._chain_deps[entry.hash] = named | set(deps)
 
@@ -307,7 +248,7 @@ class _Simulation:
         least = 1 + max([before, *(self.entries[dep.hash].header.hlc for dep in seen)])
         if twin is not None and twin.header.hlc >= least and self.rng.random() < 0.6:
             return twin.header.hlc  # the ids of both branches' new rows are the same then
-        now = pack(_FIRST_WRITE_MS + len(self.entries) // 3 * 10 + self._skews_ms[author.device.index])
+        now = pack(FIRST_WRITE_MS + len(self.entries) // 3 * 10 + self._skews_ms[author.device.index])
         if twin is not None:
             return max(least, now)
         return max(least, now, *(entry.header.hlc + 1 for entry in author.held.values()), 0)
@@ -331,10 +272,6 @@ def _heads(author: _Author) -> list[Dep]:
     inner = {entry.header.prev for entry in closed.values()}
     heads = [entry.header for entry in closed.values() if entry.hash not in inner and entry.header.log != author.log]
     return sorted(Dep(*header.log, header.seq, header.hash) for header in heads)
-
-
-def _above(seq: int, cutoff: int | None) -> bool:
-    return cutoff is not None and seq > cutoff
 
 
 def _complete(cutoffs: Sequence[Cutoffs]) -> tuple[Cutoffs, ...]:

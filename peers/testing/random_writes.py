@@ -164,12 +164,5 @@ def weighted(rng: random.Random, weights: Mapping[T, float]) -> T:
     return rng.choices(list(possible), list(possible.values()))[0]
 
 
-def leaf_rows(leaf: Leaf) -> int:
-    """How many rows a leaf of `LeafMaker` has."""
-    if isinstance(leaf.keys, list):
-        return len(leaf.keys[0])
-    return len(leaf.values[0]) if leaf.values else 1
-
-
 def _columns_of(keys: Sequence[Key]) -> list[list[Any]]:
     return [list(column) for column in zip(*keys, strict=True)]

@@ -2,7 +2,8 @@
 
 from hypothesis import strategies as st
 
-from peers.testing.histories import FOCUSED_SHAPES, RANDOM_SHAPES, History, Shape, make_history
+from peers.testing.histories import FOCUSED_SHAPES, RANDOM_SHAPES, Shape, make_history
+from peers.testing.history import History
 
 
 def histories(*shapes: Shape) -> st.SearchStrategy[History]:

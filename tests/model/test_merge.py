@@ -28,7 +28,8 @@ from peers.model.merge import (
 )
 from peers.model.schema import Column, ColumnType, Schema, declare_table
 from peers.model.state import BUCKETS, DELETED, bucket_of, value_digest
-from peers.testing.histories import FOCUSED_SHAPES, RANDOM_SHAPES, History, focused_history, random_history
+from peers.testing.histories import FOCUSED_SHAPES, RANDOM_SHAPES, focused_history, random_history
+from peers.testing.history import History
 from peers.testing.strategies import histories
 
 NOTE = declare_table(
