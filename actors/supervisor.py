@@ -35,11 +35,14 @@ class _Environment:
 
 
 class _Restarting:
-    """A restart under way. `waiting` are the children that it has not begun again yet."""
+    """A restart under way. `waiting` are the children that it has not begun again yet.
+
+    Shielded like a child's life: a cancellation from outside must not take it before the supervisor waits for its end.
+    """
 
     def __init__(self, children: list[Child]) -> None:
         self.waiting = children
-        self.scope = trio.CancelScope()
+        self.scope = trio.CancelScope(shield=True)
         self.done = trio.Event()
 
 

@@ -513,6 +513,29 @@ async def test_giving_up_is_an_event_with_the_last_error(autojump_clock: MockClo
     assert len(gave_up) == 1 and isinstance(gave_up[0].error, ValueError)
 
 
+@pytest.mark.parametrize("strategy", list(Strategy))
+@pytest.mark.parametrize("seconds", [0, 1, 2, 3])
+async def test_cancelling_in_the_middle_of_a_restart_leaves_no_task(
+    strategy: Strategy, seconds: int, autojump_clock: MockClock
+) -> None:
+    """A restart that the cancellation reached first never said that it had ended, and the end of the block hung."""
+
+    class Slow(Worker):
+        async def started(self) -> None:
+            await trio.sleep(2)
+
+    policy = RestartPolicy(backoff_first_seconds=1, backoff_max_seconds=1)
+    async with no_task_left():
+        for _ in range(5):  # trio wakes tasks in random order
+            with trio.CancelScope() as scope:
+                async with open_supervisor("r", strategy=strategy, policy=policy) as root:
+                    ref = await root.start("a", Slow)
+                    await root.start("b", Slow)
+                    await crash(ref)
+                    scope.deadline = trio.current_time() + seconds
+                    await trio.sleep_forever()
+
+
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("start"), st.integers(0, 4)),
@@ -531,8 +554,7 @@ def test_whatever_happens_lives_nest_and_nothing_hangs(
 ) -> None:
     """Random starts, crashes and stops beside each other, cut at a random time.
 
-    Every life has one beginning and one end, no two lives of one actor overlap, dependants never start before what they
-    stand on, every ask ends, and no task is left.
+    Every life has one beginning and one end, no two lives of one actor overlap, every ask ends, and no task is left.
     """
     log, alive, open_asks = EventLog(), list[str](), itertools.count()
     ended_asks = 0
