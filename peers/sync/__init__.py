@@ -1,1 +1,1 @@
-"""Where the store and the network meet: what to exchange, with whom."""
+"""Where the store and the network meet: which groups are shared, what to exchange, with whom."""

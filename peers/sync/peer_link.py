@@ -1,0 +1,173 @@
+"""One group with one connected device: a loop that pushes and a loop that pulls, in the connection's nursery.
+
+Both loops are driven by state, not by messages: they compare what the store holds with what the peer is believed to
+hold, so nothing queues up behind a slow peer, and when the connection ends both end with it. The pull loop runs at
+most one pull a group at a time (`DataContext.pull_lock`), a few pages in flight.
+"""
+
+import trio
+
+from peers.config import SyncConfig
+from peers.errors import RemoteError
+from peers.model.ids import DeviceId, Hash
+from peers.model.version_vector import VersionVector
+from peers.net.remote_device import RemoteDevice
+from peers.sync import exchange
+from peers.sync.replica import Replica
+from peers.wire.messages import Changes, ListChanges, NetworkInfo, Notification
+
+
+class PeerLink:
+    """What is known of one peer in one group, and the two loops. `known` is a belief: it never makes data skip."""
+
+    def __init__(self, replica: Replica, remote: RemoteDevice, info: NetworkInfo, config: SyncConfig) -> None:
+        self.remote = remote
+        self.known = info.vector
+        self.known_heads: set[Hash] = set(info.control_heads)
+        self.claimed = info.vector
+        self.claimed_heads = info.control_heads
+        self.pulled_entries = 0
+        self.pushed_entries = 0
+        self.last_error = ""
+        self._replica = replica
+        self._config = config
+        self._own_log_checked = trio.Event()
+        self._push_wanted = trio.Event()
+        self._pull_wanted = trio.Event()
+        self._stalled: tuple[VersionVector, tuple[Hash, ...]] | None = None
+        self._hinted: VersionVector | None = None
+        self._hint_time = -config.hint_window_seconds
+        self._serving_until = 0.0
+
+    @property
+    def device_id(self) -> DeviceId:
+        return self.remote.device_id
+
+    def start(self) -> None:
+        """Begin the loops; they end with the connection."""
+        self.remote.connection.spawn(self._watch_commits)
+        self.remote.connection.spawn(self._pull_loop)
+        self.remote.connection.spawn(self._push_loop)
+
+    def status(self) -> dict[str, object]:
+        """Where this peer stands beside me, as far as it said so."""
+        mine = self._replica.vector
+        return {
+            "name": self.remote.connection.peer.name,
+            "behind": mine.count_missing(self.claimed),
+            "ahead": self.claimed.count_missing(mine),
+            "pulled_entries": self.pulled_entries,
+            "pushed_entries": self.pushed_entries,
+            "last_error": self.last_error,
+        }
+
+    def heard(self, vector: VersionVector, control_heads: tuple[Hash, ...], *, again: bool = False) -> None:
+        """The peer says where it stands. `again`: also retry what an earlier pull could not bring."""
+        self.claimed, self.claimed_heads = vector, control_heads
+        self.known = self.known.joined(vector)
+        self.known_heads |= set(control_heads)
+        if again:
+            self.known, self.known_heads = vector, set(control_heads)
+            self._stalled = None
+        self._pull_wanted.set()
+        self._push_wanted.set()
+
+    def answered(self, request: ListChanges, changes: Changes) -> None:
+        """The peer pulls from me: what it gets so need not be pushed."""
+        self.known = exchange.advanced(self.known.joined(request.since), changes.entries)
+        self.known_heads |= set(exchange.heads_after(request.control_heads, changes.operations))
+        self._serving_until = trio.current_time() + self._config.retry_seconds if changes.more else 0.0
+        self._push_wanted.set()
+
+    # --- push ---------------------------------------------------------------------------------------------------------
+
+    async def _watch_commits(self) -> None:
+        with self._replica.feed.subscribe() as commits:
+            self._push_wanted.set()
+            async for _ in commits:
+                self._push_wanted.set()
+
+    async def _push_loop(self) -> None:
+        await self._own_log_checked.wait()
+        await self._replica.begin_publishing()
+        while True:
+            await self._push_wanted.wait()
+            self._push_wanted = trio.Event()
+            await self._push_missing()
+
+    async def _push_missing(self) -> None:
+        """Send what the peer lacks; a long backlog is only announced, and pulled by the peer at its own pace."""
+        while trio.current_time() >= self._serving_until:
+            operations = tuple(self._replica.operations_since(self.known_heads))
+            page = self._replica.entries_for(self.device_id, self.known, self._config.push_bytes_max)
+            if not operations and not page.entries:
+                return
+            vector, heads = self._replica.vector, self._replica.control_heads
+            if page.more:
+                await self._hint(vector, heads)
+                return
+            await self.remote.notify_of_changes(Notification(operations, tuple(page.entries), vector, heads))
+            self.known = exchange.advanced(self.known, page.entries)
+            self.known_heads |= set(exchange.heads_after(heads, operations))
+            self.pushed_entries += len(page.entries)
+
+    async def _hint(self, vector: VersionVector, heads: tuple[Hash, ...]) -> None:
+        if self._hinted == vector:
+            return
+        await trio.sleep_until(self._hint_time + self._config.hint_window_seconds)
+        self._hint_time = trio.current_time()
+        self._hinted = vector
+        await self.remote.notify_of_changes(Notification((), (), vector, heads))
+
+    # --- pull ---------------------------------------------------------------------------------------------------------
+
+    async def _pull_loop(self) -> None:
+        while True:
+            if self._behind():
+                async with self._replica.pull_lock:
+                    if self._behind():
+                        await self._pull()
+            if not exchange.own_log_ahead(self._replica.vector, self.claimed, self._replica.device_id) or self._stalled:
+                self._own_log_checked.set()
+            await self._pull_wanted.wait()
+            self._pull_wanted = trio.Event()
+
+    def _behind(self) -> bool:
+        if self._stalled == (self.claimed, self.claimed_heads):
+            return False
+        held = self._replica.held_heads(self.claimed_heads)
+        return exchange.pull_wanted(self._replica.vector, held, self.claimed, self.claimed_heads)
+
+    async def _pull(self) -> None:
+        """Bring over what the peer has and I have not: one pass over its pages."""
+        target = (self.claimed, self.claimed_heads)
+        send, receive = trio.open_memory_channel[Changes](max(0, self._config.pages_in_flight - 1))
+        self.remote.connection.spawn(self._fetch, send)
+        async with receive:
+            async for changes in receive:
+                report = await self._replica.receive(changes.operations, changes.entries)
+                self.pulled_entries += report.stored
+                if report.problem:
+                    self.last_error = report.problem
+        if self._behind() and target == (self.claimed, self.claimed_heads):
+            self._stalled = target  # held, refused or withheld: asked again when the peer moves, or within a minute
+
+    async def _fetch(self, send: trio.MemorySendChannel[Changes]) -> None:
+        cursor, heads = self._replica.vector, self._replica.control_heads
+        async with send:
+            while True:
+                try:
+                    changes = await self.remote.list_changes(ListChanges(cursor, heads, self._config.page_bytes))
+                    await send.send(changes)
+                except RemoteError as error:  # no longer admitted: the route is about to be closed
+                    self.last_error = f"{error.code}: {error}"
+                    return
+                except trio.BrokenResourceError:
+                    return
+                after, heads_after = (
+                    exchange.advanced(cursor, changes.entries),
+                    exchange.heads_after(heads, changes.operations),
+                )
+                if not changes.more or (after, heads_after) == (cursor, heads):
+                    return
+                cursor, heads = after, heads_after
