@@ -10,7 +10,15 @@ import sys
 from datetime import datetime, timedelta
 
 ROWS = 5000
-_PRICES = {"AAPL": 187.2, "AMD": 121.4, "BTC-USD": 42_150.0, "EURUSD": 1.0942, "MSFT": 371.9, "NVDA": 49.5, "SPY": 470.1}
+_PRICES = {
+    "AAPL": 187.2,
+    "AMD": 121.4,
+    "BTC-USD": 42_150.0,
+    "EURUSD": 1.0942,
+    "MSFT": 371.9,
+    "NVDA": 49.5,
+    "SPY": 470.1,
+}
 _ACCOUNTS = ("main", "main", "main", "paper", "retirement")
 _NOTES = (
     "breakout, held to plan", "entered too early", "news trade", "scaled out in thirds", "stopped out",

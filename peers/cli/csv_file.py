@@ -5,6 +5,7 @@ only: the lines that it swallowed are read again. Nothing is converted here (`cs
 """
 
 import csv
+import io
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,9 +109,10 @@ class _Lines:
 
     def __init__(self, path: Path) -> None:
         try:
-            self._file = path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
+            self._bytes = path.open("rb")
         except OSError as error:
             raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+        self._file = io.TextIOWrapper(self._bytes, encoding="utf-8-sig", errors="surrogateescape", newline="")
         self.number = 0
         self.too_long = False
         self._record: list[str] = []
@@ -152,7 +154,7 @@ class _Lines:
         return bool(rest)
 
     def position_bytes(self) -> int:
-        return self._file.buffer.tell()
+        return self._bytes.tell()
 
     def close(self) -> None:
         self._file.close()

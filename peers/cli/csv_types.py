@@ -75,6 +75,7 @@ def _valid_name(text: str, position: int) -> str:
     name = name[:NAME_CHARS_MAX]
     try:
         check_name(name, "column")
+        check_name(f"{name}_"[:NAME_CHARS_MAX], "column")  # what `_distinct_name` may begin with
     except SchemaRefused:
         name = f"c_{name.lstrip('_')}"[:NAME_CHARS_MAX]
     return name
@@ -152,33 +153,41 @@ def columns_of(names: Sequence[str], types: Sequence[ColumnType], key: Sequence[
     return columns
 
 
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """A batch as values: one list per column, all of length `count`; and the lines that did not fit."""
+
+    columns: list[list[Value]]
+    count: int
+    bad: list[BadLine]
+
+
 def convert_rows(
     columns: Sequence[Column], rows: Sequence[Sequence[str]], numbers: Sequence[int], nulls: frozenset[str]
-) -> tuple[list[tuple[Value, ...]], list[BadLine]]:
+) -> Converted:
     """The rows as values of their columns, and the lines that do not fit with the reason of each.
 
-    Column by column while all is well; only a batch with a misfit is looked at cell by cell.
+    Column by column while all is well; only a batch with a misfit is looked at row by row.
     """
-    if not rows:
-        return [], []
+    cells = list(zip(*rows, strict=True)) if rows else [()] * len(columns)
     try:
-        values = [_convert(column, cells, nulls) for column, cells in zip(columns, zip(*rows, strict=True), strict=True)]
+        values = [_convert(column, part, nulls) for column, part in zip(columns, cells, strict=True)]
     except BadValue:
         return _convert_singly(columns, rows, numbers, nulls)
-    return list(zip(*values, strict=True)), []
+    return Converted(values, len(rows), [])
 
 
 def _convert_singly(
     columns: Sequence[Column], rows: Sequence[Sequence[str]], numbers: Sequence[int], nulls: frozenset[str]
-) -> tuple[list[tuple[Value, ...]], list[BadLine]]:
+) -> Converted:
     good, bad = [], []
     for number, row in zip(numbers, rows, strict=True):
         try:
-            cells = (_convert(column, (cell,), nulls)[0] for column, cell in zip(columns, row, strict=True))
-            good.append(tuple(cells))
+            good.append([_convert(column, (cell,), nulls)[0] for column, cell in zip(columns, row, strict=True)])
         except BadValue as error:
             bad.append(BadLine(number, str(error)))
-    return good, bad
+    values = [list(part) for part in zip(*good, strict=True)] if good else [[] for _ in columns]
+    return Converted(values, len(good), bad)
 
 
 def _convert(column: Column, cells: Sequence[str], nulls: frozenset[str]) -> list[Value]:

@@ -55,25 +55,28 @@ def test_types_come_from_all_cells(cells: list[str], kind: ColumnType, batch: in
     assert infer(*cells, batch=batch) is kind
 
 
-@given(st.lists(st.one_of(st.integers(-(2**65), 2**65).map(str), st.floats().map(str), st.text("0+-.e12 ", max_size=4))))
+@given(
+    st.lists(st.one_of(st.integers(-(2**65), 2**65).map(str), st.floats().map(str), st.text("0+-.e12 ", max_size=4)))
+)
 @settings(max_examples=200)
 def test_whatever_is_inferred_converts_and_order_is_irrelevant(cells: list[str]) -> None:
     kind = infer(*cells)
     assert infer(*reversed(cells), batch=1) is kind
     rows = [[cell] for cell in cells]
-    good, bad = convert_rows([Column("c", kind)], rows, range(2, len(rows) + 2), NULLS)
-    assert len(good) == len(cells)
-    assert not bad
+    made = convert_rows([Column("c", kind)], rows, range(2, len(rows) + 2), NULLS)
+    assert made.count == len(made.columns[0]) == len(cells)
+    assert not made.bad
     if kind is ColumnType.INTEGER:
-        assert [str(row[0]) if row[0] is not None else "" for row in good] == cells
+        assert ["" if value is None else str(value) for value in made.columns[0]] == cells
 
 
 def test_bad_cells_are_named_by_line_and_the_rest_is_converted() -> None:
     columns = [Column("n", ColumnType.INTEGER, not_null=True, key=1), Column("x", ColumnType.REAL)]
     rows = [["1", "0.5"], ["two", "1"], ["", "1"], ["4", "nan"], ["5", "NA"], ["6", "1_0"]]
-    good, bad = convert_rows(columns, rows, range(2, 8), NULLS)
-    assert good == [(1, 0.5), (5, None)]
-    assert bad == [
+    made = convert_rows(columns, rows, range(2, 8), NULLS)
+    assert made.columns == [[1, 5], [0.5, None]]
+    assert made.count == 2
+    assert made.bad == [
         BadLine(3, "column n: 'two' is not an integer"),
         BadLine(4, "column n: NULL in a NOT NULL column"),
         BadLine(5, "column x: NaN, infinity or negative zero"),
@@ -82,7 +85,20 @@ def test_bad_cells_are_named_by_line_and_the_rest_is_converted() -> None:
 
 
 def test_names_become_valid_and_distinct() -> None:
-    header = ["Price (EUR)", "price_eur", "Price_EUR", "", "2nd", "rowid", "sqlite_x", "id", "ünï", "a" * 80, "_x", "A" * 80]
+    header = [
+        "Price (EUR)",
+        "price_eur",
+        "Price_EUR",
+        "",
+        "2nd",
+        "rowid",
+        "sqlite_x",
+        "id",
+        "ünï",
+        "a" * 80,
+        "_x",
+        "A" * 80,
+    ]
     names = column_names(header, default_id=True)
     assert names[:4] == ["Price_EUR", "price_eur_2", "Price_EUR_3", "column_4"]
     assert names[4:8] == ["c_2nd", "c_rowid", "c_sqlite_x", "source_id"]
