@@ -1,4 +1,4 @@
-"""What a supervisor keeps: actors and plain tasks, each as lives that it can begin, end and begin again.
+"""What a supervisor keeps: children, each as lives that it can begin, end and begin again.
 
 A child knows how to live once (`run`) and how to end for good (`close`). Whether it lives again is not its business.
 """
@@ -12,6 +12,7 @@ import trio
 from actors.actor import Actor, run_messages
 from actors.envelope import Envelope
 from actors.errors import ActorFailed, ActorStopped, ActorTimeout
+from actors.events import Event
 from actors.mailbox import Mailbox
 from actors.ref import Ref
 from actors.restart import Restart
@@ -77,6 +78,29 @@ class Child:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.path} {self.life.name.lower()}>"
+
+
+class Environment:
+    """What the whole tree shares."""
+
+    def __init__(
+        self, on_event: Callable[[Event], None] | None, random: Callable[[], float] | None, stop_grace_seconds: float
+    ) -> None:
+        self.on_event = on_event
+        self.random = random
+        self.stop_grace_seconds = stop_grace_seconds
+
+
+class Restarting:
+    """A restart under way. `waiting` are the children that it has not begun again yet.
+
+    Shielded like a child's life: a cancellation from outside must not take it before the supervisor waits for its end.
+    """
+
+    def __init__(self, children: list[Child]) -> None:
+        self.waiting = children
+        self.scope = trio.CancelScope(shield=True)
+        self.done = trio.Event()
 
 
 class ActorChild(Child, Generic[M]):

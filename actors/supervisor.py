@@ -14,36 +14,13 @@ from typing import TypeVar
 import trio
 
 from actors.actor import Actor
-from actors.child import ActorChild, Child, Life, TaskChild
+from actors.child import ActorChild, Child, Environment, Life, Restarting, TaskChild
 from actors.errors import ActorError, ActorStopped, SupervisorFailed
 from actors.events import Event, Failed, GaveUp, Restarted, Started, Stopped, Unheard
 from actors.ref import Ref
 from actors.restart import ONE_FOR_ALL, ONE_FOR_ONE, GiveUp, Restart, RestartPolicy, Strategy, decide, jittered, recent
 
 M = TypeVar("M")
-
-
-class _Environment:
-    """What the whole tree shares."""
-
-    def __init__(
-        self, on_event: Callable[[Event], None] | None, random: Callable[[], float] | None, stop_grace_seconds: float
-    ) -> None:
-        self.on_event = on_event
-        self.random = random
-        self.stop_grace_seconds = stop_grace_seconds
-
-
-class _Restarting:
-    """A restart under way. `waiting` are the children that it has not begun again yet.
-
-    Shielded like a child's life: a cancellation from outside must not take it before the supervisor waits for its end.
-    """
-
-    def __init__(self, children: list[Child]) -> None:
-        self.waiting = children
-        self.scope = trio.CancelScope(shield=True)
-        self.done = trio.Event()
 
 
 class Supervisor(Child):
@@ -56,7 +33,7 @@ class Supervisor(Child):
         restart: Restart,
         strategy: Strategy,
         policy: RestartPolicy,
-        environment: _Environment,
+        environment: Environment,
     ) -> None:
         super().__init__(name, path, restart)
         self._strategy = strategy
@@ -67,8 +44,8 @@ class Supervisor(Child):
         self._body = trio.CancelScope()
         self._failures: tuple[float, ...] = ()
         self._failure: BaseException | None = None
-        self._restarting: dict[str, _Restarting] = {}  # by child with ONE_FOR_ONE, else at most one, under ""
-        self._overtaken: list[_Restarting] = []  # cancelled, and perhaps not ended yet
+        self._restarting: dict[str, Restarting] = {}  # by child with ONE_FOR_ONE, else at most one, under ""
+        self._overtaken: list[Restarting] = []  # cancelled, and perhaps not ended yet
 
     async def start(
         self,
@@ -278,13 +255,13 @@ class Supervisor(Child):
             earlier.scope.cancel()
             self._overtaken = [one for one in (*self._overtaken, earlier) if not one.done.is_set()]
             children = [one for one in self.children() if one in children or one in earlier.waiting]
-        restarting = self._restarting[key] = _Restarting(children)
+        restarting = self._restarting[key] = Restarting(children)
         if self._environment.random is not None:
             delay = jittered(delay, self._environment.random())
         if self._nursery is not None:
             self._nursery.start_soon(self._restart, key, restarting, delay, name=f"{self.path} restarts {child.name}")
 
-    async def _restart(self, key: str, restarting: _Restarting, delay: float) -> None:
+    async def _restart(self, key: str, restarting: Restarting, delay: float) -> None:
         with restarting.scope:
             for child in reversed(list(restarting.waiting)):
                 await self._halt(child, final=child.restart is Restart.TEMPORARY)
@@ -369,7 +346,7 @@ async def open_supervisor(
       SupervisorFailed: it gave up; `__cause__` is the last failure.
       Exception: what the block raised, as it is, without a group around it.
     """
-    environment = _Environment(on_event, random, stop_grace_seconds)
+    environment = Environment(on_event, random, stop_grace_seconds)
     supervisor = Supervisor(name, name, Restart.TEMPORARY, strategy, policy or RestartPolicy(), environment)
     supervisor.final = True
     try:
