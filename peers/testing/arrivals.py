@@ -93,10 +93,15 @@ def withholding_arrivals(history: History, count: int, rng: random.Random) -> li
 
 
 def all_orders(history: History, limit: int) -> Iterator[Arrival]:
-    """Every order of arrival that keeps each log's chain, one entry a batch, early; at most `limit` of them."""
+    """Every order of arrival that keeps each log's chain, one entry a batch, early; at most `limit` of them.
+
+    The first cut-offs come before everything, half-way, or not at all, in turn.
+    """
     chained = (order for order in itertools.permutations(history.entries) if _keeps_chains(order))
     for number, order in enumerate(itertools.islice(chained, limit)):
         steps: list[Step] = [Deliver((entry,), early=True) for entry in order]
+        if len(history.cutoffs) > 1 and number % 3:
+            steps.insert(0 if number % 3 == 1 else len(order) // 2, SetCutoffs(history.cutoffs[1]))
         yield Arrival(f"order {number}", (*steps, *_ending(history, order, early=True)))
 
 
