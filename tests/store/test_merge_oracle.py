@@ -12,13 +12,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from peers.store.group_store import Author, GroupStore
 
 from peers.config import StoreConfig
 from peers.model.ids import parse_row_id, row_maker
 from peers.model.merge import Key, Member, MergeResult, RowRef, state_hash
 from peers.model.schema import Value
 from peers.model.state import DELETED, Stamp
+from peers.store.change_log import from_sql_u64
+from peers.store.group_store import Author, GroupStore
 from peers.store.rows import EID_MASK, EPOCH_SHIFT, LocalTable
 from peers.testing.arrivals import Arrival, Deliver, all_orders, orders, withholding_arrivals
 from peers.testing.histories import FOCUSED_SHAPES, Shape, focused_history, random_history
@@ -137,21 +138,29 @@ class Replica:
         return cells
 
     def _implied(self, local: LocalTable, key: Key) -> int:
-        """The stamp of the first stored entry that a default id names; 0 where it names none."""
+        """The stamp of the one stored entry that a default id names as its base; 0 where it names none.
+
+        `ids` is the incarnation under which the entry made its ids (NULL: its own, b"": it implies none). The first
+        write of an owned row is its owner's: epoch 1.
+        """
         parts = parse_row_id(key[0]) if local.table.default_id and isinstance(key[0], str) else None
         if parts is None:
             return 0
-        for eid, stamp in sorted(self._stamps.items()):
+        for eid, stamp in self._stamps.items():
+            ids = self._ids[eid]
             user = self.history.world.user_of(stamp.device)
-            if stamp.hlc == parts.hlc and row_maker(user, stamp.device, stamp.incarnation, stamp.hlc) == parts.maker:
+            maker = row_maker(user, stamp.device, ids or stamp.incarnation, stamp.hlc)
+            if ids != b"" and stamp.hlc == parts.hlc and maker == parts.maker:
                 return (1 << EPOCH_SHIFT if local.table.owned else 0) | eid
         return 0
 
     def _read_entries(self) -> dict[int, Stamp]:
         rows = self.connection.execute(
-            "SELECT e.eid, e.hlc, l.device, l.inc, e.seq, e.hash FROM _peers_entry e JOIN _peers_log l ON l.log = e.log"
-        )
-        return {eid: Stamp(0, hlc & (1 << 64) - 1, *rest) for eid, hlc, *rest in rows}
+            "SELECT e.eid, e.ids, e.hlc, l.device, l.inc, e.seq, e.hash "
+            "FROM _peers_entry e JOIN _peers_log l ON l.log = e.log"
+        ).fetchall()
+        self._ids: dict[int, bytes | None] = {row[0]: row[1] for row in rows}
+        return {eid: Stamp(0, from_sql_u64(hlc), *rest) for eid, _, hlc, *rest in rows}
 
     def _stamp(self, stamp: int) -> Stamp:
         return self._stamps[stamp & EID_MASK]._replace(owner_epoch=stamp >> EPOCH_SHIFT)
