@@ -307,7 +307,7 @@ def normalize_values(column: Column, values: Sequence[Any]) -> list[Value]:
     if bytearray in kinds or memoryview in kinds:
         result = [bytes(value) if isinstance(value, bytearray | memoryview) else value for value in result]
         kinds = set(map(type, result))
-    if float in kinds:
+    if float in kinds and 0.0 in result:
         result = [value + 0.0 if type(value) is float else value for value in result]
     check_values(column, result)
     return result
@@ -316,6 +316,7 @@ def normalize_values(column: Column, values: Sequence[Any]) -> list[Value]:
 def check_values(column: Column, values: Sequence[Any]) -> None:
     """Raises BadValue unless every value may stand in the column as it is: the one validator of write and receive."""
     kinds = set(map(type, values))
+    mixed = len(kinds) > 1
     if type(None) in kinds:
         if column.not_null:
             raise BadValue(f"column {column.name}: NULL in a NOT NULL column")
@@ -323,14 +324,17 @@ def check_values(column: Column, values: Sequence[Any]) -> None:
     if not kinds <= _PYTHON_TYPES[column.type]:
         wrong = next(value for value in values if value is not None and type(value) not in _PYTHON_TYPES[column.type])
         raise BadValue(f"column {column.name}: {type(wrong).__name__} in a column of type {column.type.value}")
-    if int in kinds:
-        _check_each(column, values, int, lambda value: INT64_MIN <= value <= INT64_MAX, "an integer beyond 64 bits")
-    if float in kinds:
-        _check_each(column, values, float, _is_plain_float, "NaN, infinity or negative zero")
-    if str in kinds:
-        _check_each(column, values, str, _is_plain_text, "text over 256 KiB or with lone surrogates")
-    if bytes in kinds:
-        _check_each(column, values, bytes, lambda value: len(value) <= VALUE_BYTES_MAX, "a blob over 256 KiB")
+    for kind in kinds:
+        # Set-wise, because a bulk write has thousands of values per column; one by one only to name what is wrong.
+        chosen = [value for value in values if type(value) is kind] if mixed else values
+        if kind is int and not INT64_MIN <= min(chosen) <= max(chosen) <= INT64_MAX:
+            raise BadValue(f"column {column.name}: an integer beyond 64 bits")
+        if kind is float and not (all(map(math.isfinite, chosen)) and (0.0 not in chosen or _are_plain_zeros(chosen))):
+            raise BadValue(f"column {column.name}: NaN, infinity or negative zero")
+        if kind is str and not _are_plain_texts(chosen):
+            raise BadValue(f"column {column.name}: text over 256 KiB or with lone surrogates")
+        if kind is bytes and max(map(len, chosen)) > VALUE_BYTES_MAX:
+            raise BadValue(f"column {column.name}: a blob over 256 KiB")
 
 
 _PYTHON_TYPES: dict[ColumnType, frozenset[type]] = {
@@ -342,23 +346,17 @@ _PYTHON_TYPES: dict[ColumnType, frozenset[type]] = {
 }
 
 
-def _check_each(column: Column, values: Sequence[Any], kind: type, test: Any, problem: str) -> None:
-    for value in values:
-        if type(value) is kind and not test(value):
-            raise BadValue(f"column {column.name}: {problem}")
+def _are_plain_zeros(values: Sequence[float]) -> bool:
+    return all(math.copysign(1.0, value) > 0 for value in values if value == 0.0)
 
 
-def _is_plain_float(value: float) -> bool:
-    return math.isfinite(value) and (value != 0.0 or math.copysign(1.0, value) > 0)
-
-
-def _is_plain_text(value: str) -> bool:
-    if len(value) > VALUE_BYTES_MAX:
+def _are_plain_texts(values: Sequence[str]) -> bool:
+    if max(map(len, values)) > VALUE_BYTES_MAX:
         return False
-    if value.isascii():
+    if "".join(values).isascii():
         return True
     try:
-        return len(value.encode()) <= VALUE_BYTES_MAX
+        return all(len(value.encode()) <= VALUE_BYTES_MAX for value in values)
     except UnicodeEncodeError:
         return False
 
