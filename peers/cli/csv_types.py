@@ -24,6 +24,7 @@ from peers.model.schema import (
     Value,
     check_name,
     check_values,
+    normalize_values,
 )
 
 _INTEGER = r"(?:0|-?[1-9][0-9]*)"
@@ -192,6 +193,9 @@ def _convert_singly(
 
 def _convert(column: Column, cells: Sequence[str], nulls: frozenset[str]) -> list[Value]:
     parse = _PARSERS[column.type]
+    text = "".join(cells)
+    if column.type in _PLAIN_PARSERS and text.isascii() and "_" not in text:
+        parse = _PLAIN_PARSERS[column.type]
     values: list[Value]
     if parse is None:
         values = [None if cell in nulls else cell for cell in cells]
@@ -201,6 +205,8 @@ def _convert(column: Column, cells: Sequence[str], nulls: frozenset[str]) -> lis
         except (ValueError, OverflowError) as error:
             shown = cells[0] if len(cells) == 1 else ""
             raise BadValue(f"column {column.name}: {shown[:40]!r} is not {_KINDS[column.type]}") from error
+    if column.type is ColumnType.REAL:
+        return normalize_values(column, values)
     check_values(column, values)
     return values
 
@@ -210,7 +216,7 @@ def _integer(cell: str) -> int:
 
 
 def _real(cell: str) -> float:
-    return float(cell) + 0.0 if cell.isascii() and "_" not in cell else _refuse(cell)
+    return float(cell) if cell.isascii() and "_" not in cell else _refuse(cell)
 
 
 def _refuse(cell: str) -> int:
@@ -224,4 +230,6 @@ _PARSERS: dict[ColumnType, Callable[[str], Value] | None] = {
     ColumnType.BLOB: bytes.fromhex,
     ColumnType.ANY: None,
 }
+_PLAIN_PARSERS: dict[ColumnType, Callable[[str], Value]] = {ColumnType.INTEGER: int, ColumnType.REAL: float}
+"""For cells without underscores and foreign digits, which `int` and `float` would take: twice as fast."""
 _KINDS = {ColumnType.INTEGER: "an integer", ColumnType.REAL: "a number", ColumnType.BLOB: "hexadecimal bytes"}

@@ -111,7 +111,7 @@ class Story:
         await self._cut()
         row, column = await self._edit()
         if self._broken:
-            await self._b.ask("withhold")
+            await self._b.ask("withhold", {"group": self._group})
             self._live.say("(--break: B will keep one entry from C)")
         await self._reunite(csv_rows)
         devices = [await self._describe(device) for device in self._all]
@@ -231,7 +231,7 @@ class Story:
         status = await device.ask("status")
         groups: list[dict[str, Any]] = status["groups"]
         group = next((group for group in groups if group["id"] == self._group), {})
-        return int(group.get("rows") or 0), int(group.get("conflicts") or 0)
+        return int(group.get("rows", {}).get(TABLE, 0)), int(group.get("conflicts") or 0)
 
     async def _hash(self, device: DemoDevice) -> str:
         return str(await device.ask("state_hash", {"group": self._group}))

@@ -24,7 +24,7 @@ _BUG = 70
 """EX_SOFTWARE of sysexits.h."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option(
     "--home",
     envvar="PEERS_HOME",
@@ -79,9 +79,7 @@ def _report(error: BaseException) -> int:
     """Say what went wrong in one line; the exit code."""
     error = _gist(error)
     match error:
-        case SystemExit():
-            return error.code if isinstance(error.code, int) else 1
-        case BrokenPipeError():
+        case BrokenPipeError() | SystemExit():  # click ends with the latter when a pipe is closed
             abandon_stdout()
             return _CLOSED_PIPE
         case KeyboardInterrupt() | click.Abort():
@@ -116,6 +114,7 @@ def _report_click(error: click.ClickException) -> int:
     if isinstance(error, click.UsageError) and error.ctx is not None:
         for line in error.ctx.get_usage().splitlines():
             complain(line)
+        complain(f"Try `{error.ctx.command_path} --help`.")
     return _complain("usage", error.format_message(), error.exit_code)
 
 

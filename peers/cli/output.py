@@ -102,7 +102,10 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, to: Co
         table.add_column(Text(escape(name)), justify="right" if numeric else "left", overflow="fold")
     for row in rows[:TABLE_ROWS_MAX]:
         table.add_row(*(Text(show_cell(value), style="dim" if value is None else "") for value in row))
-    to.print(table)
+    with to.capture() as printed:
+        to.print(table)
+    to.file.writelines(line.rstrip() + "\n" for line in printed.get().splitlines())
+    to.file.flush()
     if len(rows) > TABLE_ROWS_MAX:
         complain(f"… {len(rows) - TABLE_ROWS_MAX:,} more rows: --csv or --json prints all")
 

@@ -62,6 +62,7 @@ def _show_groups(found: dict[str, Any]) -> None:
     rows = []
     for group in found["groups"]:
         role = group["role"] or "waiting"
-        counts = [group.get(name) for name in columns[3:]]
-        rows.append((group["name"], group["id"][:8], role, *counts))
+        rows_held = sum(group.get("rows", {}).values())
+        counts = [group.get(name, 0) for name in columns[5:]]
+        rows.append((group["name"], group["id"][:8], role, group.get("members", 0), rows_held, *counts))
     print_table(columns, rows)

@@ -3,6 +3,7 @@
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 import trio
@@ -16,6 +17,7 @@ from peers.device import Device, open_device
 from peers.errors import PeersError
 from peers.home import HomeFolder
 from peers.sync.connection_events import ConnectionEvent, ConnectionEventKind, EventStream
+from peers.testing.byzantine import withhold_one_entry
 
 DEFAULT_LISTEN = f"0.0.0.0:{NetConfig().port}"
 
@@ -75,8 +77,9 @@ async def _stop_with_stdin(scope: trio.CancelScope) -> None:
     scope.cancel()
 
 
-async def _withhold(device: Device, victim: bytes, args: dict[str, object], progress: Progress) -> None:
-    device.withhold_one_entry_from(victim)
+async def _withhold(device: Device, victim: bytes, args: dict[str, Any], progress: Progress) -> None:
+    """For `peers demo --break`: the group named keeps one entry from the victim from now on."""
+    withhold_one_entry(device.group(args["group"])._context.replica, victim)
 
 
 def describe(event: ConnectionEvent) -> str:
