@@ -12,6 +12,7 @@ digits of their id). No remote string reaches SQL text unvalidated: `check_name`
 
 import math
 import re
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -325,11 +326,11 @@ def check_values(column: Column, values: Sequence[Any]) -> None:
         wrong = next(value for value in values if value is not None and type(value) not in _PYTHON_TYPES[column.type])
         raise BadValue(f"column {column.name}: {type(wrong).__name__} in a column of type {column.type.value}")
     for kind in kinds:
-        # Set-wise, because a bulk write has thousands of values per column; one by one only to name what is wrong.
+        # Set-wise, because a bulk write has thousands of values per column.
         chosen = [value for value in values if type(value) is kind] if mixed else values
-        if kind is int and not INT64_MIN <= min(chosen) <= max(chosen) <= INT64_MAX:
+        if kind is int and not _are_int64(chosen):
             raise BadValue(f"column {column.name}: an integer beyond 64 bits")
-        if kind is float and not (all(map(math.isfinite, chosen)) and (0.0 not in chosen or _are_plain_zeros(chosen))):
+        if kind is float and not _are_plain_floats(chosen):
             raise BadValue(f"column {column.name}: NaN, infinity or negative zero")
         if kind is str and not _are_plain_texts(chosen):
             raise BadValue(f"column {column.name}: text over 256 KiB or with lone surrogates")
@@ -346,14 +347,24 @@ _PYTHON_TYPES: dict[ColumnType, frozenset[type]] = {
 }
 
 
-def _are_plain_zeros(values: Sequence[float]) -> bool:
-    return all(math.copysign(1.0, value) > 0 for value in values if value == 0.0)
+def _are_int64(values: Sequence[int]) -> bool:
+    try:
+        array("q", values)
+    except OverflowError:
+        return False
+    return True
+
+
+def _are_plain_floats(values: Sequence[float]) -> bool:
+    # A finite sum has finite terms; one that is not may still come from finite terms.
+    if not math.isfinite(sum(values)) and not all(map(math.isfinite, values)):
+        return False
+    return 0.0 not in values or all(math.copysign(1.0, value) > 0 for value in values if value == 0.0)
 
 
 def _are_plain_texts(values: Sequence[str]) -> bool:
-    if max(map(len, values)) > VALUE_BYTES_MAX:
-        return False
-    if "".join(values).isascii():
+    together = "".join(values)
+    if together.isascii() and (len(together) <= VALUE_BYTES_MAX or max(map(len, values)) <= VALUE_BYTES_MAX):
         return True
     try:
         return all(len(value.encode()) <= VALUE_BYTES_MAX for value in values)

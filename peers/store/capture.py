@@ -111,6 +111,12 @@ class Guard:
         """Tables that statements compiled since `watching` began would read."""
         connection.authorizer = self._authorize
 
+    @staticmethod
+    def of(connection: apsw.Connection, tables: Callable[[], Mapping[str, DoorTable]]) -> "Guard":
+        """The connection's guard: a second authorizer would put the first one out of force."""
+        installed = getattr(connection.authorizer, "__self__", None)
+        return installed if isinstance(installed, Guard) else Guard(connection, tables)
+
     @contextlib.contextmanager
     def watching(self, *, writing: bool) -> Iterator[None]:
         self._on, self._writing, self.refusal, self.read = True, writing, None, set()
@@ -155,7 +161,7 @@ class SqlDoor:
     def __init__(self, connection: apsw.Connection, tables: Callable[[], Mapping[str, DoorTable]]) -> None:
         self._connection = connection
         self._tables = tables
-        self._guard = Guard(connection, tables)
+        self._guard = Guard.of(connection, tables)
         self._columns: tuple[str, ...] = ()
 
     def read(self, sql: str, parameters: Parameters = ()) -> Rows:

@@ -20,6 +20,8 @@ ROWS_PER_INSERT = 50
 """Rows in one INSERT … VALUES: measured, more gain nothing."""
 _PARAMETERS_MAX = 16_000
 """Half of what SQLite takes in one statement."""
+_LAYOUTS_MAX = 100
+"""Sets of column names that are remembered: programs save rows of a few shapes."""
 
 
 class DoorTable:
@@ -59,6 +61,7 @@ class DoorTable:
         self.delete_one = f"DELETE FROM {self.quoted} WHERE {self.where_key} RETURNING {declared}"
         self.insert_declared = f"INSERT INTO {self.quoted}({declared}) VALUES ({','.join('?' * len(names))})"
         self._updates: dict[tuple[int, ...], str] = {}
+        self._layouts: dict[tuple[str, ...], tuple[list[tuple[int, int]], list[tuple[int, int]]]] = {}
 
     def update_sql(self, places: tuple[int, ...]) -> str:
         """UPDATE of the columns at `places`, then the key, by parameters."""
@@ -91,17 +94,27 @@ class DoorTable:
 
     def split_row(self, row: Mapping[str, Any]) -> tuple[dict[int, Any], dict[int, Any]]:
         """(key values by place in the key, other values by place). Raises NotFound for a column that is not there."""
-        keys: dict[int, Any] = {}
-        cells: dict[int, Any] = {}
-        for name, value in row.items():
+        names = tuple(row)
+        layout = self._layouts.get(names)
+        if layout is None:
+            layout = self._layouts[names] = self._layout(names)
+        values = tuple(row.values())
+        keys, cells = layout
+        return {place: values[at] for place, at in keys}, {place: values[at] for place, at in cells}
+
+    def _layout(self, names: tuple[str, ...]) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        """(place in the key, index in `names`) of each key column that is named, and the same of the others."""
+        keys, cells = [], []
+        for at, name in enumerate(names):
             folded = name.lower()
-            place = self.place_by_name.get(folded)
-            if place is not None:
-                cells[place] = value
+            if folded in self.place_by_name:
+                cells.append((self.place_by_name[folded], at))
             elif folded in self.key_by_name:
-                keys[self.key_by_name[folded]] = value
+                keys.append((self.key_by_name[folded], at))
             else:
                 raise NotFound(f"table {self.name} has no column {name[:80]!r}")
+        if len(self._layouts) >= _LAYOUTS_MAX:
+            self._layouts.clear()
         return keys, cells
 
     def as_mapping(self, row: Sequence[Value]) -> dict[str, Value]:

@@ -80,6 +80,8 @@ class Journal:
         self.sections: list[Section] = []
         self.transaction = 0
         """Number of the transaction that adds blocks now."""
+        self.broken: BaseException | None = None
+        """Set where SQL failed after its block was added: the commit must not happen."""
 
     @property
     def draft(self) -> EntryDraft:
@@ -115,7 +117,7 @@ class Journal:
     def _reset(section: Section, mark: Mark) -> None:
         del section.blocks[mark.blocks :]
         section.rows, section.size = mark.rows, mark.size
-        section.groups = {_group(block) for block in section.blocks}
+        section.groups = {(block.table.number, block.action, block.columns) for block in section.blocks}
         section.draft.next_ordinal = mark.ordinal
 
     def room(self, table: DoorTable, rows: int, size: int) -> None:
@@ -124,25 +126,32 @@ class Journal:
         Called before ids are drawn, so that the ids are those of the entry that will hold the rows.
         """
         section = self._section()
-        if section.blocks and not _fits(section, (table.number, Action.INSERT, table.all_places), rows, size):
+        group = (table.number, Action.INSERT, table.all_places)
+        if section.blocks and not _fits(section, group, rows, size):
             self.sections.append(Section(self._reserve(section.draft)))
 
-    def add(self, block: Block) -> None:
-        """Appends the block, split over new sections where it does not fit. Raises BadValue for too large a row."""
-        if not block.keys:
+    def add(self, block: Block, size: int | None = None) -> None:
+        """Appends the block, split over new sections where it does not fit. Raises BadValue for too large a row.
+
+        `size` is the block's, where the caller has estimated it already.
+        """
+        rows = len(block.keys)
+        if not rows:
             return
         block.transaction = self.transaction
-        section, size = self._section(), block_size(block)
-        if not _fits(section, _group(block), len(block.keys), size):
-            if not _fits(Section(section.draft), _group(block), len(block.keys), size):
+        section, group = self._section(), (block.table.number, block.action, block.columns)
+        if size is None:
+            size = block_size(block)
+        if not _fits(section, group, rows, size):
+            if not _fits(Section(section.draft), group, rows, size):
                 self._add_halves(block)
                 return
             section = Section(self._reserve(section.draft))
             self.sections.append(section)
         section.blocks.append(block)
-        section.rows += len(block.keys)
+        section.rows += rows
         section.size += size
-        section.groups.add(_group(block))
+        section.groups.add(group)
 
     def deleted_row(self, table: DoorTable, key: Key) -> Key | None:
         """The row as it was, where the last change of the key in this commit is a delete."""
@@ -178,27 +187,37 @@ class Journal:
 
 
 def column_size(values: Sequence[Value]) -> int:
-    """CBOR bytes of the values, or more: 9 for a number, 5 and its bytes for a text or blob."""
+    """CBOR bytes of the values, or more: 9 for a number, 9 and its bytes for a text or blob."""
     kinds = set(map(type, values))
     if kinds.isdisjoint((str, bytes)):
         return 9 * len(values)
     if kinds == {str}:
-        chars = sum(map(len, values))  # type: ignore[arg-type]
-        return 5 * len(values) + (chars if "".join(values).isascii() else 4 * chars)  # type: ignore[arg-type]
+        together = "".join(values)  # type: ignore[arg-type]
+        return 9 * len(values) + (len(together) if together.isascii() else 4 * len(together))
     return 9 * len(values) + sum(
         len(value) if type(value) is bytes else 4 * len(value) for value in values if isinstance(value, str | bytes)
     )
 
 
+def row_size(values: Iterable[Value]) -> int:
+    """`column_size` of the cells of one row, and its transaction's ordinal."""
+    size = 3
+    for value in values:
+        size += 9
+        if type(value) is str:
+            size += len(value) if value.isascii() else 4 * len(value)
+        elif type(value) is bytes:
+            size += len(value)
+    return size
+
+
 def block_size(block: Block) -> int:
+    if len(block.keys) == 1:
+        return row_size([*block.keys[0], *(values[0] for values in block.values)])
     size = sum(map(column_size, block.values))
     if block.first_ordinal is None:
         size += sum(map(column_size, zip(*block.keys, strict=True)))
     return size + 3 * len(block.keys)  # the transaction's ordinal
-
-
-def _group(block: Block) -> tuple[int, Action, tuple[int, ...]]:
-    return block.table.number, block.action, block.columns
 
 
 def _fits(section: Section, group: tuple[int, Action, tuple[int, ...]], rows: int, size: int) -> bool:

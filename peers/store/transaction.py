@@ -14,16 +14,17 @@ from typing import Any, Final, Protocol
 
 import apsw
 
-from peers.errors import BadValue, NotAllowed, NotFound, UsageError
+from peers.errors import BadValue, NotAllowed, NotFound, PeersError, UsageError
 from peers.model.entries import Action
 from peers.model.schema import Column, ColumnType, Value, check_values, normalize_values
 from peers.store.capture import Parameters, Result, Rows, SqlDoor
 from peers.store.door_table import DoorTable, Key
-from peers.store.journal import SECTION_BYTES_MAX, Block, Journal, column_size
+from peers.store.journal import SECTION_BYTES_MAX, Block, Journal, column_size, row_size
 from peers.store.rows import quote
 
 CHUNK_ROWS: Final = 1000
 """Rows that a bulk write handles at once: about 2 ms, after which the writer lets the event loop run."""
+_NUMBERS = (ColumnType.INTEGER, ColumnType.REAL)
 
 
 class TransactionHost(Protocol):
@@ -57,7 +58,7 @@ class Transaction:
     def close(self) -> None:
         self._open = False
 
-    # SQL
+    # SQL statements
 
     def execute(self, sql: str, parameters: Parameters = ()) -> Result:
         """Run one SELECT, INSERT, UPDATE, DELETE or REPLACE. Raises SqlRefused, BadValue, NotAllowed."""
@@ -106,8 +107,8 @@ class Transaction:
             self._change(found, key, old[0][len(key) :], cells)
         else:
             values = self._whole_row(found, cells)
-            self._connection.execute(found.insert_one, (*key, *values))
-            self._journal.add(Block(found, Action.INSERT, found.all_places, [key], [[value] for value in values]))
+            block = Block(found, Action.INSERT, found.all_places, [key], [[value] for value in values])
+            self._apply(block, found.insert_one, [(*key, *values)])
         return _shown(key)
 
     def save_many(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[Any]:
@@ -168,11 +169,26 @@ class Transaction:
             self._add_checked(Block(found, Action.RESTORE, (), [checked], []))
         return True
 
+    # Imports
+
+    def import_mark(self, mark: str | bytes) -> int | None:
+        """The line at which the import that is called `mark` goes on here; None where it has not begun."""
+        self._check_open()
+        rows = self._connection.execute("SELECT next_line FROM _peers_import WHERE mark = ?", (mark,)).fetchall()
+        return int(rows[0][0]) if rows else None
+
+    def set_import_mark(self, mark: str | bytes, next_line: int) -> None:
+        """Noted on this device only, in the very commit that holds the rows before `next_line`."""
+        self._check_open()
+        self._connection.execute("INSERT OR REPLACE INTO _peers_import VALUES (?, ?)", (mark, next_line))
+
     # Steps
 
     def _check_open(self) -> None:
         if not self._open:
             raise UsageError("this transaction is over; use it inside the function that is passed to transact")
+        if self._journal.broken is not None or not self._connection.in_transaction:
+            raise PeersError("this transaction has failed and cannot go on; let the error pass")
 
     def _writable(self, table: str) -> DoorTable:
         self._check_open()
@@ -189,6 +205,18 @@ class Transaction:
             except BaseException:
                 self._journal.cut(mark)
                 raise
+
+    def _apply(self, block: Block, sql: str, rows: list[tuple[Value, ...]], size: int | None = None) -> None:
+        """Notes the block, which may refuse it, then writes it: all or nothing without a savepoint."""
+        self._journal.add(block, size)
+        try:
+            if len(rows) == 1:
+                self._connection.execute(sql, rows[0])
+            else:
+                self._connection.executemany(sql, rows)
+        except BaseException as error:
+            self._journal.broken = error
+            raise
 
     def _check(self, block: Block) -> None:
         """What SQL has stored is checked as it is: it will be signed as it is."""
@@ -216,11 +244,12 @@ class Transaction:
 
     def _insert_fresh(self, table: DoorTable, cells: Mapping[int, Any]) -> Any:
         values = self._whole_row(table, cells)
-        lists = [[value] for value in values]
-        self._journal.room(table, 1, sum(map(column_size, lists)) + 3)
+        size = row_size(values)
+        self._journal.room(table, 1, size)
         key, ordinal = self._journal.new_id()
-        self._connection.execute(table.insert_one, (key, *values))
-        self._journal.add(Block(table, Action.INSERT, table.all_places, [(key,)], lists, first_ordinal=ordinal))
+        lists = [[value] for value in values]
+        block = Block(table, Action.INSERT, table.all_places, [(key,)], lists, first_ordinal=ordinal)
+        self._apply(block, table.insert_one, [(key, *values)], size)
         return key
 
     def _insert_fresh_rows(self, table: DoorTable, cells: Mapping[int, Any], count: int) -> Iterator[list[Any]]:
@@ -228,7 +257,10 @@ class Transaction:
             normalize_values(column, cells[place] if place in cells else [table.defaults[place]] * count)
             for place, column in enumerate(table.values)
         ]
-        size = sum(map(column_size, lists)) + 3 * count
+        size = 3 * count + sum(
+            9 * count if column.type in _NUMBERS else column_size(values)
+            for column, values in zip(table.values, lists, strict=True)
+        )
         if size > SECTION_BYTES_MAX and count > 1:
             for start, stop in ((0, count // 2), (count // 2, count)):
                 part = {place: values[start:stop] for place, values in cells.items()}
@@ -240,7 +272,7 @@ class Transaction:
         ids = draft.take_ids(count)
         self._insert(table, [ids, *lists], count)
         keys: list[Key] = list(zip(ids, strict=True))
-        self._journal.add(Block(table, Action.INSERT, table.all_places, keys, lists, first_ordinal=first))
+        self._journal.add(Block(table, Action.INSERT, table.all_places, keys, lists, first_ordinal=first), size)
         yield ids
 
     def _insert(self, table: DoorTable, columns: Sequence[Sequence[Value]], count: int) -> None:
@@ -335,8 +367,7 @@ class Transaction:
             own_keys = keys if whole else [keys[index] for index in chosen]
             values = [cells[place] if whole else [cells[place][index] for index in chosen] for place in changed]
             by_row = zip(*values, *zip(*own_keys, strict=True), strict=True)
-            self._connection.executemany(table.update_sql(changed), by_row)
-            self._journal.add(Block(table, Action.UPDATE, changed, own_keys, values))
+            self._apply(Block(table, Action.UPDATE, changed, own_keys, values), table.update_sql(changed), list(by_row))
 
 
 def find_table(tables: Mapping[str, DoorTable], name: str) -> DoorTable:
