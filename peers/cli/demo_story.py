@@ -20,7 +20,7 @@ GROUP = "demo"
 TABLE = "trades"
 STALL_SECONDS = 60.0
 """Waiting ends when nothing has moved for this long: longer than the reconnect backoff and the one-minute digest …"""
-BROKEN_STALL_SECONDS = 15.0
+BROKEN_STALL_SECONDS = 8.0
 """… or, where an entry is withheld on purpose, as soon as ordinary exchange would long have brought it."""
 _POLL_SECONDS = 0.1
 ROWS_MIN = 4

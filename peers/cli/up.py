@@ -1,5 +1,6 @@
 """`peers up`: run this device: listen, keep its connections, answer commands, and say what happens."""
 
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -73,7 +74,9 @@ async def _tell(events: EventStream, until_stdin_closes: bool) -> None:
 
 async def _stop_with_stdin(scope: trio.CancelScope) -> None:
     """A pipe that its writer holds open as long as it lives: no device is left behind, however the writer ends."""
-    await trio.to_thread.run_sync(sys.stdin.buffer.read, abandon_on_cancel=True)
+    async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as stream:
+        while await stream.receive_some(1024):
+            pass
     scope.cancel()
 
 
