@@ -56,14 +56,17 @@ class _Pipe:
         self._arrived_at = 0.0
         self._ended = False
         self._changed = trio.lowlevel.ParkingLot()
+        self._unread = False
         self.broken = False
 
     async def send(self, frame: bytes) -> None:
         await trio.lowlevel.checkpoint()
-        while len(self._frames) >= FRAMES_IN_FLIGHT and not self.broken and not self._ended:
+        while len(self._frames) >= FRAMES_IN_FLIGHT and not self.broken:
             await self._changed.park()
-        if self.broken or self._ended:
+        if self.broken:
             raise ConnectionLost("the simulated link is broken")
+        if self._unread:
+            return
         delay = self._link.latency_seconds * (1.0 + 0.01 * self._random.random())
         self._arrived_at = max(self._arrived_at, trio.current_time() + delay)
         self._link.frames += 1
@@ -90,6 +93,12 @@ class _Pipe:
     def end(self) -> None:
         """The sender closed: what is on the way still arrives."""
         self._ended = True
+        self._changed.unpark_all()
+
+    def abandon(self) -> None:
+        """The receiver closed: what is sent is lost, which the sender learns from the other direction."""
+        self._unread = True
+        self._frames.clear()
         self._changed.unpark_all()
 
     def break_off(self) -> None:
@@ -136,7 +145,7 @@ class SimulatedTransport:
         if not self._closed:
             self._closed = True
             self._outgoing.end()
-            self._incoming.break_off()
+            self._incoming.abandon()
             self._on_close()
         await trio.lowlevel.checkpoint()
 
@@ -145,7 +154,7 @@ class SimulatedTransport:
             raise ConnectionLost("this end of the simulated link is closed")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Open:
     """A pair of transports between two endpoints."""
 
@@ -153,6 +162,7 @@ class _Open:
     listener: str
     there: _Pipe
     back: _Pipe
+    ends_closed: int = 0
 
 
 class SimulatedNetwork:
@@ -203,7 +213,7 @@ class SimulatedNetwork:
     @property
     def open_connections(self) -> list[tuple[str, str]]:
         """(dialler, listener) of every connection of which neither end is closed or broken."""
-        return [(pair.dialler, pair.listener) for pair in self._open if not pair.there.broken and not pair.back.broken]
+        return [(pair.dialler, pair.listener) for pair in self._open if not pair.ends_closed and not pair.there.broken]
 
     def _link(self, sender: str, receiver: str) -> _Link:
         return self._links.setdefault((sender, receiver), _Link(self._latency_seconds))
@@ -220,16 +230,18 @@ class SimulatedNetwork:
         pair = _Open(dialler, listener, _Pipe(there, self._random), _Pipe(back, self._random))
         self._open[pair] = None
 
-        def forget() -> None:
-            self._open.pop(pair, None)
+        def closed() -> None:
+            pair.ends_closed += 1
+            if pair.ends_closed == 2:
+                del self._open[pair]
 
-        accepted = SimulatedTransport(f"{SIM}://{dialler}", pair.there, pair.back, forget)
+        accepted = SimulatedTransport(f"{SIM}://{dialler}", pair.there, pair.back, closed)
         try:
             backlog.send_nowait(accepted)
         except (trio.WouldBlock, trio.BrokenResourceError) as error:
-            forget()
+            del self._open[pair]
             raise DialFailed(f"{SIM}://{listener} is too busy") from error
-        return SimulatedTransport(f"{SIM}://{listener}", pair.back, pair.there, forget)
+        return SimulatedTransport(f"{SIM}://{listener}", pair.back, pair.there, closed)
 
     async def _listen(self, name: str, on_transport: OnTransport, task_status: trio.TaskStatus[str]) -> None:
         if name in self._listeners:
