@@ -9,7 +9,6 @@ failed statement still delivers events. Does not check the values: `blocks_of` r
 the caller validates. Traps that shaped this file: docs/decisions, "The SQL door".
 """
 
-import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,8 +20,8 @@ import apsw
 from peers.errors import BadValue, PeersError, SqlRefused
 from peers.model.entries import Action
 from peers.model.schema import Value
+from peers.store.blocks import Block
 from peers.store.door_table import DoorTable, Key
-from peers.store.journal import Block
 from peers.store.sql_tokens import one_statement
 
 Parameters = Sequence[Any] | Mapping[str, Any]
@@ -108,7 +107,7 @@ class Guard:
         self._writing = False
         self.refusal: str | None = None
         self.read: set[str] = set()
-        """Tables that statements compiled since `watching` began would read."""
+        """Tables that statements compiled since `begin` would read."""
         connection.authorizer = self._authorize
 
     @staticmethod
@@ -117,13 +116,12 @@ class Guard:
         installed = getattr(connection.authorizer, "__self__", None)
         return installed if isinstance(installed, Guard) else Guard(connection, tables)
 
-    @contextlib.contextmanager
-    def watching(self, *, writing: bool) -> Iterator[None]:
+    def begin(self, *, writing: bool) -> None:
+        """From here to `end` statements are the user's."""
         self._on, self._writing, self.refusal, self.read = True, writing, None, set()
-        try:
-            yield
-        finally:
-            self._on = False
+
+    def end(self) -> None:
+        self._on = False
 
     def _authorize(self, action: int, one: str | None, two: str | None, database: str | None, _: str | None) -> int:
         if not self._on:
@@ -163,21 +161,24 @@ class SqlDoor:
         self._tables = tables
         self._guard = Guard.of(connection, tables)
         self._columns: tuple[str, ...] = ()
+        self._compile_only = False
 
     def read(self, sql: str, parameters: Parameters = ()) -> Rows:
         """Raises SqlRefused, BadValue."""
         check_statement(sql, False)
-        with self._guard.watching(writing=False), self._translated():
-            rows = self._run(_READ_PREFIX + sql, parameters)
+        rows = self._run(_READ_PREFIX + sql, parameters, writing=False)
         return Rows(self._columns, rows)
 
     def tables_of(self, sql: str, parameters: Parameters = ()) -> frozenset[str]:
-        """The tables that a query reads, whatever it finds: compiled, not run."""
+        """The tables that a query reads, whatever it finds: compiled, not run. Raises SqlRefused."""
         check_statement(sql, False)
-        cursor = self._connection.cursor()
-        cursor.exec_trace = lambda *_: False
-        with self._guard.watching(writing=False), self._translated(), contextlib.suppress(apsw.ExecTraceAbort):
-            cursor.execute(_READ_PREFIX + sql, parameters, can_cache=False)
+        self._compile_only = True
+        try:
+            self._run(_READ_PREFIX + sql, parameters, writing=False, can_cache=False)
+        except apsw.ExecTraceAbort:
+            pass
+        finally:
+            self._compile_only = False
         return frozenset(self._guard.read)
 
     def write(self, sql: str, parameters: Parameters = ()) -> tuple[Result, list[Block]]:
@@ -205,27 +206,19 @@ class SqlDoor:
         before = connection.total_changes()
         connection.preupdate_hook(hook)
         try:
-            with self._guard.watching(writing=True), self._translated():
-                rows = self._run(_WRITE_PREFIX + sql, parameters)
+            rows = self._run(_WRITE_PREFIX + sql, parameters, writing=True)
         finally:
             connection.preupdate_hook(None)
         changed = connection.total_changes() - before
         return Result(changed, self._columns, tuple(rows)), list(blocks_of(events, self._tables()))
 
-    def _run(self, sql: str, parameters: Parameters) -> list[Any]:
+    def _run(self, sql: str, parameters: Parameters, *, writing: bool, can_cache: bool = True) -> list[Any]:
+        """SQLite's complaints about the user's statement become ours; what befalls the file passes on."""
         cursor = self._connection.cursor()
         cursor.exec_trace = self._note_columns
-        return cursor.execute(sql, parameters).fetchall()
-
-    def _note_columns(self, cursor: apsw.Cursor, *_: Any) -> bool:
-        self._columns = tuple(column[0] for column in cursor.get_description())
-        return True
-
-    @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
-        """SQLite's complaints about the user's statement as ours; what befalls the file passes on."""
+        self._guard.begin(writing=writing)
         try:
-            yield
+            return cursor.execute(sql, parameters, can_cache=can_cache).fetchall()
         except apsw.AuthError as error:
             raise SqlRefused(self._guard.refusal or f"SQL: {error}") from None
         except (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError) as error:
@@ -238,6 +231,12 @@ class SqlDoor:
             raise BadValue("SQL: an integer beyond 64 bits") from None
         except TypeError as error:
             raise SqlRefused(f"SQL: {str(error).splitlines()[0]}") from None
+        finally:
+            self._guard.end()
+
+    def _note_columns(self, cursor: apsw.Cursor, *_: Any) -> bool:
+        self._columns = tuple([column[0] for column in cursor.get_description()])
+        return not self._compile_only
 
 
 def _check_parameters(parameters: Parameters) -> None:
@@ -272,6 +271,9 @@ def blocks_of(events: Sequence[Event], tables: Mapping[str, DoorTable]) -> Itera
 
 
 def _inserts(table: DoorTable, rows: list[Key]) -> Block:
+    if len(rows) == 1:
+        row = rows[0]
+        return Block(table, Action.INSERT, table.all_places, [table.key_of(row)], [[row[at]] for at in table.value_at])
     columns = list(zip(*rows, strict=True))
     keys = list(zip(*[columns[at] for at in table.key_at], strict=True))
     return Block(table, Action.INSERT, table.all_places, keys, [list(columns[at]) for at in table.value_at])

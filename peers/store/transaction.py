@@ -5,26 +5,27 @@ added to the group commit's journal. Values are normalised and checked before an
 nothing: when it raises, the function may catch the error and go on. An object that has outlived its function raises.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import chain
-from operator import ne
 from typing import Any, Final, Protocol
 
 import apsw
 
-from peers.errors import BadValue, NotAllowed, NotFound, PeersError, UsageError
+from peers.errors import BadValue, NotAllowed, PeersError, UsageError
 from peers.model.entries import Action
-from peers.model.schema import Column, ColumnType, Value, check_values, normalize_values
+from peers.model.schema import Value, check_values
+from peers.store.blocks import Block
 from peers.store.capture import Parameters, Result, Rows, SqlDoor
+from peers.store.cells import is_plain
 from peers.store.door_table import DoorTable, Key
-from peers.store.journal import SECTION_BYTES_MAX, Block, Journal, column_size, row_size
-from peers.store.rows import quote
+from peers.store.journal import Journal
+from peers.store.row_writer import RowWriter, shown
+from peers.store.table_reads import find_rows, find_table, get_row
+
+__all__ = ["Result", "Rows", "Transaction", "TransactionHost", "savepoint"]
 
 CHUNK_ROWS: Final = 1000
 """Rows that a bulk write handles at once: about 2 ms, after which the writer lets the event loop run."""
-_NUMBERS = (ColumnType.INTEGER, ColumnType.REAL)
 
 
 class TransactionHost(Protocol):
@@ -53,6 +54,7 @@ class Transaction:
         self._host = host
         self._journal = journal
         self._connection = host.connection
+        self._rows = RowWriter(host.connection, journal)
         self._open = True
 
     def close(self) -> None:
@@ -63,13 +65,20 @@ class Transaction:
     def execute(self, sql: str, parameters: Parameters = ()) -> Result:
         """Run one SELECT, INSERT, UPDATE, DELETE or REPLACE. Raises SqlRefused, BadValue, NotAllowed."""
         self._check_open()
-        with self._savepoint():
+        mark = self._journal.mark()
+        self._connection.execute("SAVEPOINT peers_call")
+        try:
             result, blocks = self._host.door.write(sql, parameters)
             if blocks:
                 self._host.check_writer()
             for block in blocks:
                 self._check(block)
                 self._journal.add(block)
+        except BaseException:
+            self._journal.cut(mark)
+            undo(self._connection, "peers_call")
+            raise
+        self._connection.execute("RELEASE peers_call")
         return result
 
     def query(self, sql: str, parameters: Parameters = ()) -> Rows:
@@ -98,18 +107,28 @@ class Transaction:
         found = self._writable(table)
         key_values, cells = found.split_row(row)
         if found.default_id and key_values.get(0) is None:
-            return self._insert_fresh(found, cells)
+            return self._rows.insert_fresh(found, cells)
         if len(key_values) != len(found.key):
             raise BadValue(f"table {found.name}: the row has no {_missing(found, key_values)}, a part of its key")
         key = found.check_key(tuple(key_values[place] for place in range(len(found.key))))
         old = self._connection.execute(found.select_one, key).fetchall()
         if old:
-            self._change(found, key, old[0][len(key) :], cells)
+            self._rows.change(found, key, old[0][len(key) :], cells)
         else:
-            values = self._whole_row(found, cells)
-            block = Block(found, Action.INSERT, found.all_places, [key], [[value] for value in values])
-            self._apply(block, found.insert_one, [(*key, *values)])
-        return _shown(key)
+            self._rows.insert(found, key, cells)
+        return shown(key)
+
+    def save_alike(self, table: str, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+        """`save` of new rows that name the same columns and no key, each a transaction of its own in the journal.
+
+        For the writer: what many callers save at once costs a tenth so. Where it raises, nothing was written.
+        """
+        found = self._writable(table)
+        _, places = found.split_row(dict.fromkeys(rows[0]))
+        columns = zip(*[row.values() for row in rows], strict=True)
+        cells = dict(zip(places, columns, strict=True))
+        with self._savepoint():
+            return [key for part in self._rows.insert_fresh_rows(found, cells, len(rows), spread=True) for key in part]
 
     def save_many(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[Any]:
         """`save` for many rows that name the same columns, as one. Returns their keys."""
@@ -141,10 +160,10 @@ class Transaction:
             stop = min(total, start + CHUNK_ROWS)
             part = {place: values[start:stop] for place, values in cells.items()}
             if fresh:
-                yield from self._insert_fresh_rows(found, part, stop - start)
+                yield from self._rows.insert_fresh_rows(found, part, stop - start)
             else:
                 parts = [key_values[place][start:stop] for place in range(len(found.key))]
-                yield self._save_keyed(found, parts, part)
+                yield self._rows.save_keyed(found, parts, part)
 
     def delete(self, table: str, key: Any) -> bool:
         """Delete the row; whether there was one. It is kept aside, and `restore` brings it back. Raises NotAllowed."""
@@ -206,20 +225,18 @@ class Transaction:
                 self._journal.cut(mark)
                 raise
 
-    def _apply(self, block: Block, sql: str, rows: list[tuple[Value, ...]], size: int | None = None) -> None:
-        """Notes the block, which may refuse it, then writes it: all or nothing without a savepoint."""
-        self._journal.add(block, size)
-        try:
-            if len(rows) == 1:
-                self._connection.execute(sql, rows[0])
-            else:
-                self._connection.executemany(sql, rows)
-        except BaseException as error:
-            self._journal.broken = error
-            raise
-
     def _check(self, block: Block) -> None:
         """What SQL has stored is checked as it is: it will be signed as it is."""
+        if len(block.keys) == 1:
+            cells = [*zip(block.table.key, block.keys[0], strict=True)]
+            cells += [
+                (block.table.values[at], values[0]) for at, values in zip(block.columns, block.values, strict=True)
+            ]
+            for column, value in cells:
+                if not is_plain(column, value):
+                    check_values(column, [value])
+            self._check_rights(block)
+            return
         for column, values in zip(block.table.key, zip(*block.keys, strict=True), strict=True):
             check_values(column, values)
         for place, cells in zip(block.columns, block.values, strict=True):
@@ -236,165 +253,6 @@ class Transaction:
         self._check_rights(block)
         self._journal.add(block)
 
-    def _whole_row(self, table: DoorTable, cells: Mapping[int, Any]) -> list[Value]:
-        return [
-            checked_cell(column, cells[place]) if place in cells else checked_cell(column, default)
-            for place, (column, default) in enumerate(zip(table.values, table.defaults, strict=True))
-        ]
-
-    def _insert_fresh(self, table: DoorTable, cells: Mapping[int, Any]) -> Any:
-        values = self._whole_row(table, cells)
-        size = row_size(values)
-        self._journal.room(table, 1, size)
-        key, ordinal = self._journal.new_id()
-        lists = [[value] for value in values]
-        block = Block(table, Action.INSERT, table.all_places, [(key,)], lists, first_ordinal=ordinal)
-        self._apply(block, table.insert_one, [(key, *values)], size)
-        return key
-
-    def _insert_fresh_rows(self, table: DoorTable, cells: Mapping[int, Any], count: int) -> Iterator[list[Any]]:
-        lists = [
-            normalize_values(column, cells[place] if place in cells else [table.defaults[place]] * count)
-            for place, column in enumerate(table.values)
-        ]
-        size = 3 * count + sum(
-            9 * count if column.type in _NUMBERS else column_size(values)
-            for column, values in zip(table.values, lists, strict=True)
-        )
-        if size > SECTION_BYTES_MAX and count > 1:
-            for start, stop in ((0, count // 2), (count // 2, count)):
-                part = {place: values[start:stop] for place, values in cells.items()}
-                yield from self._insert_fresh_rows(table, part, stop - start)
-            return
-        self._journal.room(table, count, size)
-        draft = self._journal.draft
-        first = draft.next_ordinal
-        ids = draft.take_ids(count)
-        self._insert(table, [ids, *lists], count)
-        keys: list[Key] = list(zip(ids, strict=True))
-        self._journal.add(Block(table, Action.INSERT, table.all_places, keys, lists, first_ordinal=first), size)
-        yield ids
-
-    def _insert(self, table: DoorTable, columns: Sequence[Sequence[Value]], count: int) -> None:
-        """INSERT of `rows_per_insert` rows in one statement, the rest one by one."""
-        flat = list(chain.from_iterable(zip(*columns, strict=True)))
-        width = len(columns)
-        step = width * table.rows_per_insert
-        whole = count // table.rows_per_insert * step
-        if whole:
-            parts = [flat[at : at + step] for at in range(0, whole, step)]
-            self._connection.executemany(table.insert_many, parts)
-        if whole < len(flat):
-            rest = [flat[at : at + width] for at in range(whole, len(flat), width)]
-            self._connection.executemany(table.insert_one, rest)
-
-    def _save_keyed(self, table: DoorTable, key_lists: Sequence[Any], cells: Mapping[int, Any]) -> list[Any]:
-        checked = [normalize_values(column, values) for column, values in zip(table.key, key_lists, strict=True)]
-        keys: list[Key] = list(zip(*checked, strict=True))
-        lists = {place: normalize_values(_nullable(table.values[place]), values) for place, values in cells.items()}
-        if len(set(keys)) < len(keys):  # a key twice in one call: the later counts, so one after the other
-            for index, key in enumerate(keys):
-                one = {place: [values[index]] for place, values in lists.items()}
-                self._save_rows(table, [key], [[value] for value in key], one)
-        else:
-            self._save_rows(table, keys, checked, lists)
-        return [_shown(key) for key in keys]
-
-    def _save_rows(
-        self, table: DoorTable, keys: list[Key], key_lists: list[list[Value]], cells: Mapping[int, list[Value]]
-    ) -> None:
-        """Distinct keys with normalised values: new rows in bulk, then what differs in the rows that exist."""
-        width = len(table.key)
-        found = self._connection.executemany(table.select_one, keys).fetchall()
-        old_rows = {row[:width]: row[width:] for row in found}
-        if len(old_rows) == len(keys):
-            self._change_rows(table, keys, [old_rows[key] for key in keys], cells)
-            return
-        known = [index for index, key in enumerate(keys) if key in old_rows]
-        if known:
-            self._save_part(table, keys, key_lists, cells, [i for i, key in enumerate(keys) if key not in old_rows])
-            self._save_part(table, keys, key_lists, cells, known)
-            return
-        lists = [
-            normalize_values(column, cells[place] if place in cells else [table.defaults[place]] * len(keys))
-            for place, column in enumerate(table.values)
-        ]
-        self._insert(table, [*key_lists, *lists], len(keys))
-        self._journal.add(Block(table, Action.INSERT, table.all_places, keys, lists))
-
-    def _save_part(
-        self,
-        table: DoorTable,
-        keys: list[Key],
-        key_lists: list[list[Value]],
-        cells: Mapping[int, list[Value]],
-        chosen: list[int],
-    ) -> None:
-        part = {place: [values[index] for index in chosen] for place, values in cells.items()}
-        chosen_lists = [[values[index] for index in chosen] for values in key_lists]
-        self._save_rows(table, [keys[index] for index in chosen], chosen_lists, part)
-
-    def _change(self, table: DoorTable, key: Key, old: Sequence[Value], cells: Mapping[int, Any]) -> None:
-        self._change_rows(
-            table,
-            [key],
-            [old],
-            {place: normalize_values(table.values[place], [value]) for place, value in cells.items()},
-        )
-
-    def _change_rows(
-        self, table: DoorTable, keys: list[Key], old: Sequence[Sequence[Value]], cells: Mapping[int, list[Value]]
-    ) -> None:
-        """Writes the cells that differ, grouped by the columns in which rows differ."""
-        places = sorted(cells)
-        differing = []
-        for place in places:
-            check_values(table.values[place], cells[place])
-            before = [row[place] for row in old]
-            if table.values[place].type is ColumnType.ANY:
-                typed = zip(before, cells[place], strict=True)
-                differing.append([type(a) is not type(b) or a != b for a, b in typed])
-            else:
-                differing.append(list(map(ne, before, cells[place])))
-        groups: dict[tuple[bool, ...], list[int]] = {}
-        for index, pattern in enumerate(zip(*differing, strict=True)):
-            groups.setdefault(pattern, []).append(index)
-        for pattern, chosen in groups.items():
-            changed = tuple(place for place, differs in zip(places, pattern, strict=True) if differs)
-            if not changed:
-                continue
-            whole = len(chosen) == len(keys)
-            own_keys = keys if whole else [keys[index] for index in chosen]
-            values = [cells[place] if whole else [cells[place][index] for index in chosen] for place in changed]
-            by_row = zip(*values, *zip(*own_keys, strict=True), strict=True)
-            self._apply(Block(table, Action.UPDATE, changed, own_keys, values), table.update_sql(changed), list(by_row))
-
-
-def find_table(tables: Mapping[str, DoorTable], name: str) -> DoorTable:
-    """Raises NotFound."""
-    table = tables.get(name.lower())
-    if table is None:
-        raise NotFound(f"no table {name[:80]!r} in this group; declare it with create_table")
-    return table
-
-
-def get_row(connection: apsw.Connection, table: DoorTable, key: Any) -> dict[str, Value] | None:
-    rows = connection.execute(table.select_one, table.check_key(key)).fetchall()
-    return table.as_mapping(rows[0]) if rows else None
-
-
-def find_rows(connection: apsw.Connection, table: DoorTable, equal: Mapping[str, Any]) -> list[dict[str, Value]]:
-    """Rows of the table whose columns are these values (NULL is NULL), ordered by key."""
-    keys, cells = table.split_row(equal)
-    wanted = [(table.key[place], value) for place, value in keys.items()]
-    wanted += [(table.values[place], value) for place, value in cells.items()]
-    where = " AND ".join(f"{quote(column.name)} IS ?" for column, _ in wanted) or "1"
-    values = [normalize_values(_nullable(column), [value])[0] for column, value in wanted]
-    names = ",".join(quote(column.name) for column in (*table.key, *table.values))
-    order = ",".join(quote(column.name) for column in table.key)
-    found = connection.execute(f"SELECT {names} FROM {table.quoted} WHERE {where} ORDER BY {order}", values)
-    return [table.as_mapping(row) for row in found]
-
 
 @contextmanager
 def savepoint(connection: apsw.Connection, name: str) -> Iterator[None]:
@@ -403,34 +261,17 @@ def savepoint(connection: apsw.Connection, name: str) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if connection.in_transaction:
-            connection.execute(f"ROLLBACK TO {name}")
-            connection.execute(f"RELEASE {name}")
+        undo(connection, name)
         raise
     connection.execute(f"RELEASE {name}")
 
 
-def checked_cell(column: Column, value: Any) -> Value:
-    """`normalize_values` for one value: what is plainly right passes by a short way."""
-    kind = type(value)
-    if kind is str and column.type is ColumnType.TEXT and len(value) < 60_000 and value.isascii():
-        return str(value)
-    if kind is int and column.type is ColumnType.INTEGER and -(1 << 62) < value < 1 << 62:
-        return int(value)
-    if kind is float and column.type is ColumnType.REAL and value != 0.0 and math.isfinite(value):
-        return float(value)
-    if value is None and not column.not_null:
-        return None
-    return normalize_values(column, [value])[0]
-
-
-def _nullable(column: Column) -> Column:
-    return column if not column.not_null else Column(column.name, column.type)
+def undo(connection: apsw.Connection, name: str) -> None:
+    """Back to the savepoint, if SQLite has not ended the whole transaction by itself."""
+    if connection.in_transaction:
+        connection.execute(f"ROLLBACK TO {name}")
+        connection.execute(f"RELEASE {name}")
 
 
 def _missing(table: DoorTable, key_values: Mapping[int, Any]) -> str:
     return ", ".join(column.name for place, column in enumerate(table.key) if place not in key_values)
-
-
-def _shown(key: Key) -> Any:
-    return key[0] if len(key) == 1 else key

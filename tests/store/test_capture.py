@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from peers.errors import BadValue, SqlRefused
 from peers.model.entries import Action
+from peers.store.blocks import Block
 from peers.store.capture import SqlDoor
+from peers.store.coalesce import coalesce
 from peers.store.declarations import parse_table
 from peers.store.door_table import DoorTable
-from peers.store.journal import Block, Journal, coalesce
+from peers.store.journal import Journal
 from peers.store.own_change import EntryDraft, OwnChange
 from peers.store.rows import LocalTable
 

@@ -1,0 +1,82 @@
+"""Doors: what the transactions of one group need of its store, made once and kept while the schema stays the same.
+
+Owns the guard of the writing connection, the doors' view of each table, and the journal that `peers_id()` draws from.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import apsw
+
+from peers.errors import NotAllowed, UsageError
+from peers.model.ids import parse_row_id, row_maker
+from peers.model.membership import Role
+from peers.store.capture import SqlDoor
+from peers.store.door_table import DoorTable, Key
+from peers.store.group_store import GroupStore
+from peers.store.journal import Journal
+from peers.store.rows import LocalTable
+
+_IMPORT_DDL = "CREATE TABLE IF NOT EXISTS _peers_import(mark PRIMARY KEY, next_line INTEGER NOT NULL) WITHOUT ROWID"
+
+
+class Doors:
+    """The `TransactionHost` of a group's writer."""
+
+    def __init__(self, store: GroupStore) -> None:
+        self._store = store
+        self.connection: apsw.Connection = store.database.connection
+        self._tables: dict[str, DoorTable] = {}
+        self._made_from: Mapping[str, LocalTable] | None = None
+        self._journal: Journal | None = None
+        self.door = SqlDoor(self.connection, lambda: self.tables)
+        self.connection.create_scalar_function("peers_id", self._next_id, 0, flags=apsw.SQLITE_INNOCUOUS)
+        with store.database.transaction(durable=False):
+            self.connection.execute(_IMPORT_DDL)
+
+    @property
+    def tables(self) -> Mapping[str, DoorTable]:
+        """By folded name. Made anew when the store has read its tables anew."""
+        known = self._store.catalog.by_name
+        if known is not self._made_from:
+            self._tables = {name: DoorTable(self.connection, table) for name, table in known.items()}
+            self._made_from = known
+        return self._tables
+
+    @contextmanager
+    def journalling(self, journal: Journal) -> Iterator[None]:
+        """Default ids come from `journal` inside the block."""
+        self._journal = journal
+        try:
+            yield
+        finally:
+            self._journal = None
+
+    def _next_id(self) -> str:
+        if self._journal is None:
+            raise UsageError("peers_id() gives ids inside the writer's transactions only")
+        return self._journal.new_id()[0]
+
+    def check_writer(self) -> None:
+        role = self._store.role()
+        if role is None or role < Role.WRITER:
+            shown = "a stranger to the group" if role is None else f"a {role.name.lower()}"
+            raise NotAllowed(f"{shown} cannot write; ask an admin to grant writer")
+
+    def may_delete(self, table: DoorTable, keys: Sequence[Key]) -> bool:
+        role = self._store.role()
+        if not table.owned or (role is not None and role >= Role.ADMIN):
+            return True
+        return all(self._is_mine(str(key[0])) for key in keys)
+
+    def _is_mine(self, key: str) -> bool:
+        """Whether this user made the id: its last field is a hash of the user and one of the logs."""
+        parsed = parse_row_id(key)
+        if parsed is None:
+            return False
+        user = self._store.author.user
+        logs = {self._store.own_log, *self._store.vector.heads}
+        return any(row_maker(user, log.device, log.incarnation, parsed.hlc) == parsed.maker for log in logs)
+
+    def restore_row(self, table: DoorTable, key: Key) -> bool:
+        return bool(self._store.restore_row(table.local, key))
