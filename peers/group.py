@@ -3,8 +3,10 @@
 Everything is local: reads and writes touch this device's file only, and exchange happens beside them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
+
+import trio
 
 from peers.errors import NotAllowed, SchemaRefused, UsageError
 from peers.model import schema
@@ -12,12 +14,12 @@ from peers.model.ids import GroupId, Hash, UserId
 from peers.model.membership import Role, members
 from peers.model.operations import Kind
 from peers.model.version_vector import VersionVector
-from peers.store.capture import Result, Rows
-from peers.store.declarations import parse_add_column, parse_create_table
+from peers.store.capture import Parameters, Result, Rows
+from peers.store.declarations import parse_add_column, parse_table
 from peers.store.live_query import LiveQuery
 from peers.store.table import Table
 from peers.store.transaction import Transaction
-from peers.store.writer import Execute, IssueOperation, Query, Transact
+from peers.store.writer import Execute, IssueOperation, Transact
 from peers.sync.data_context import DataContext
 
 T = TypeVar("T")
@@ -90,7 +92,7 @@ class Group:
             SchemaRefused: with what replication cannot carry, and why.
             NotAllowed: the group's schema is changed by admins only.
         """
-        table = parse_create_table(sql, owned=owned)
+        table = parse_table(sql, owned=owned)
         known = self._context.replica.store.schema
         if known.by_id(table.id) is not None and _columns(table) <= _columns(known.by_id(table.id)):
             return table
@@ -124,7 +126,7 @@ class Group:
 
     # --- rows ---------------------------------------------------------------------------------------------------------
 
-    async def execute(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> Result:
+    async def execute(self, sql: str, parameters: Parameters = ()) -> Result:
         """One SQL statement, written durably and signed before this returns.
 
         Raises:
@@ -135,10 +137,13 @@ class Group:
         result: Result = await self._context.replica.writer.ask(Execute(sql, parameters))
         return result
 
-    async def query(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> Rows:
-        """Rows of a SELECT over what is committed here."""
-        rows: Rows = await self._context.replica.writer.ask(Query(sql, parameters))
-        return rows
+    async def query(self, sql: str, parameters: Parameters = ()) -> Rows:
+        """Rows of a SELECT over what is committed here; it neither waits for the writer nor sees half a transaction.
+
+        Raises SqlRefused for what is not one reading statement.
+        """
+        await trio.lowlevel.checkpoint()
+        return self._context.replica.reader.read(sql, parameters)
 
     async def transact(self, function: Callable[[Transaction], T]) -> T:
         """Run `function(transaction)` as one transaction over any tables; what it returns. It must not await.
@@ -151,11 +156,11 @@ class Group:
 
     def table(self, name: str) -> Table:
         """Typed access to one table: save, get, find, delete, restore."""
-        return Table(name, self._context.replica.writer)
+        return Table(name, self._context.replica.writer, self.watch)
 
-    def watch(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> LiveQuery:
-        """``async for rows in group.watch(sql)``: now, and again whenever a commit changes its tables."""
-        return LiveQuery(self._context.replica.store, self._context.replica.feed, sql, parameters)
+    def watch(self, sql: str, parameters: Parameters = ()) -> LiveQuery:
+        """``async for rows in group.watch(sql)``: now, and again whenever a commit changes its rows."""
+        return LiveQuery(self._context.replica.reader, self._context.replica.feed, sql, parameters)
 
     async def state_hash(self) -> bytes:
         """32 bytes that are equal on two replicas exactly when they show the same rows, tombstones and conflicts."""

@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from actors.ref import Ref
-from actors.supervisor import Strategy, Supervisor
+from actors.restart import Strategy
+from actors.supervisor import Supervisor
 from peers.config import Config
 from peers.model.ids import INCARNATION_BYTES, DeviceId, GroupId
 from peers.model.operations import SignedBytes

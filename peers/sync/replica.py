@@ -19,9 +19,10 @@ from peers.model.membership import Role, author_of, role
 from peers.model.operations import Kind, Operation, SignedBytes, decode_operation
 from peers.model.trust import LocalIdentity, PeerIdentity
 from peers.model.version_vector import VersionVector
-from peers.store.change_log import Page
+from peers.store.capture import SqlDoor
 from peers.store.commit_feed import CommitFeed
 from peers.store.group_store import GroupStore
+from peers.store.pages import Page
 from peers.store.writer import AddOperations, BeginPublishing, Ingest, IssueOperation
 from peers.store.writer import Message as WriterMessage
 
@@ -67,9 +68,11 @@ class Replica:
         """What leaves for a peer; a byzantine device of the tests puts something else here."""
         self._store: GroupStore | None = None
         self._writer: Ref[WriterMessage] | None = None
+        self._reader: SqlDoor | None = None
 
     def attach(self, store: GroupStore, writer: Ref[WriterMessage]) -> None:
         self._store, self._writer = store, writer
+        self._reader = SqlDoor(store.database.reader(), dict)
 
     @property
     def pending(self) -> bool:
@@ -87,6 +90,13 @@ class Replica:
         if self._writer is None:
             raise PeersError(_PENDING, code="pending")
         return self._writer
+
+    @property
+    def reader(self) -> SqlDoor:
+        """Users' queries, on a connection of its own: sees what is committed."""
+        if self._reader is None:
+            raise PeersError(_PENDING, code="pending")
+        return self._reader
 
     # --- what is held -------------------------------------------------------------------------------------------------
 
