@@ -166,23 +166,25 @@ class LocalTable:
         self._update_texts[tuple(columns)] = text
         return text
 
-    def stamp_text(self, cells: Sequence[str], stamp_parameter: str, rows: int) -> str:
-        """UPSERT of the stamps `cells` (`c0`, `d`, …) of `rows` rows to one stamp, a named parameter."""
-        row = "(" + ",".join(["?"] * self.key_size + [stamp_parameter] * len(cells)) + ")"
-        sets = ", ".join(f"{cell}=excluded.{cell}" for cell in cells)
-        return (
-            f"INSERT INTO {self.stamps}({self.side_key}, {', '.join(cells)}) VALUES {','.join([row] * rows)} "
-            f"ON CONFLICT DO UPDATE SET {sets}"
-        )
+    def stamp_text(self, cells: Sequence[str], rows: int) -> str:
+        """UPSERT of the stamps `cells` (`c0`, `d`, …) of `rows` rows, all to ?1; then the keys."""
+        names = ", ".join(cells)
+        sets = ", ".join(f"{cell}=?1" for cell in cells)
+        ones = ",?1" * len(cells)
+        row = [
+            "(" + ",".join(f"?{2 + at * self.key_size + k}" for k in range(self.key_size)) + ones + ")"
+            for at in range(rows)
+        ]
+        into = f"{self.stamps}({self.side_key}, {names})"
+        return f"INSERT INTO {into} VALUES {','.join(row)} ON CONFLICT DO UPDATE SET {sets}"
 
     def base_text(self, rows: int, *, anew: bool) -> str:
-        """INSERT of the base stamps of `rows` rows; `anew` overwrites what stands there by a whole new row."""
-        row = "(" + ",".join("?" * (self.key_size + 1)) + ")"
+        """INSERT of the base stamps of `rows` rows, all to ?1; `anew`: over whatever stamps stand there."""
+        size = self.key_size
+        row = ["(" + ",".join(f"?{2 + at * size + k}" for k in range(size)) + ",?1)" for at in range(rows)]
         cells = ["d", *(f"c{i}" for i in range(len(self.by_position)))]
-        conflict = "UPDATE SET b=excluded.b, " + ", ".join(f"{cell}=NULL" for cell in cells) if anew else "NOTHING"
-        return (
-            f"INSERT INTO {self.stamps}({self.side_key}, b) VALUES {','.join([row] * rows)} ON CONFLICT DO {conflict}"
-        )
+        conflict = "UPDATE SET b=?1, " + ", ".join(f"{cell}=NULL" for cell in cells) if anew else "NOTHING"
+        return f"INSERT INTO {self.stamps}({self.side_key}, b) VALUES {','.join(row)} ON CONFLICT DO {conflict}"
 
     # --- Statements by key -------------------------------------------------------------------------------------------
 
@@ -238,9 +240,7 @@ class LocalTable:
         names = [*keys, *cells]
         sets = ", ".join(f"{cell}=excluded.{cell}" for cell in cells)
         conflict = f"UPDATE SET {sets}" if sets else "NOTHING"
-        return (
-            f"INSERT INTO {table}({', '.join(names)}) VALUES({','.join('?' * len(names))}) ON CONFLICT DO {conflict}"
-        )
+        return f"INSERT INTO {table}({', '.join(names)}) VALUES({','.join('?' * len(names))}) ON CONFLICT DO {conflict}"
 
 
 def _literal(column: Column) -> str:
