@@ -10,6 +10,7 @@ triggers record other programs' writes only; `trusted_schema` is off, so functio
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
 import apsw
@@ -74,6 +75,11 @@ class Database:
             connection.execute("PRAGMA query_only=ON")
         self._readers.append(connection)
         return connection
+
+    @cached_property
+    def shared_reader(self) -> apsw.Connection:
+        """The reader of all live queries: it sees what is committed, never half a merge."""
+        return self.reader()
 
     @contextmanager
     def transaction(self, *, durable: bool) -> Iterator[apsw.Connection]:

@@ -15,7 +15,7 @@ from peers.store.apply import Apply
 from peers.store.change_log import ChangeLog, EntryInfo
 from peers.store.own_change import OwnChange
 from peers.store.row_state import Key, RowState, set_members
-from peers.store.rows import DELETED, EPOCH_SHIFT, LocalTable, quote
+from peers.store.rows import DELETED, EPOCH_SHIFT, LocalTable
 
 _STEP = 1000
 
@@ -28,7 +28,6 @@ class OwnStamps:
         self._log = log
         self._apply = apply
         self._user = user
-        self._disk_orders: dict[tuple[int, int], list[int]] = {}
 
     def write(self, info: EntryInfo, change: OwnChange, start: int, stop: int, *, implied: bool) -> None:
         """Stamp rows `start … stop` of a change. `implied`: fresh ids of this very entry need no stamps."""
@@ -57,23 +56,13 @@ class OwnStamps:
 
     def _put_aside(self, change: OwnChange, start: int, stop: int) -> None:
         table = change.table
-        order = self._disk_order(table)
+        order = [table.table.columns.index(column) for column in table.by_position]
         assert change.old_rows is not None
         rows = [
             (*key, *(old[at] for at in order))
             for key, old in zip(change.keys[start:stop], change.old_rows[start:stop], strict=True)
         ]
         self._connection.executemany(table.put_aside_text, rows)
-
-    def _disk_order(self, table: LocalTable) -> list[int]:
-        """By position: where a column stands in `SELECT *` of the user's table."""
-        cached = self._disk_orders.get((table.number, len(table.by_position)))
-        if cached is None:
-            rows = self._connection.execute(f"PRAGMA table_info({quote(table.name)})")
-            on_disk = {str(row[1]): int(row[0]) for row in rows}
-            cached = [on_disk[column.name] for column in table.by_position]
-            self._disk_orders[table.number, len(table.by_position)] = cached
-        return cached
 
     def _drop_aside(self, table: LocalTable, keys: list[Key]) -> None:
         if self._connection.execute(f"SELECT 1 FROM {table.aside} LIMIT 1").fetchone() is not None:
