@@ -8,12 +8,15 @@ from typing import Any
 
 import apsw
 
+from peers.model.ids import ROW_ID_CHARS
 from peers.model.state import DELETED as DELETED_ID
 from peers.model.state import Stamp, StateSums, cell_prefix, encode_cell, encoded_row_digest
 from peers.store.catalog import Catalog
 from peers.store.change_log import ChangeLog
 from peers.store.row_state import RowStore
 from peers.store.rows import DELETED, EID_MASK, EPOCH_SHIFT, LocalTable, quote
+
+_DIGITS = frozenset("0123456789ABCDEFGHIJKLMNOPQRSTUV")
 
 
 class StateHasher:
@@ -30,9 +33,9 @@ class StateHasher:
     def sums(self, *, step: int = 1000) -> Iterator[StateSums]:
         """Yields the same sums between steps; complete at the end."""
         self._prefixes.clear()
-        self._bases.clear()
         sums = StateSums()
         for table in self._catalog.by_number.values():
+            self._bases.clear()  # owned tables imply another stamp
             for at, (key, cells, conflicts) in enumerate(self._cells(table)):
                 sums.add(table.table.id, encoded_row_digest(table.table.id, key, cells, conflicts))
                 if at % step == step - 1:
@@ -74,6 +77,8 @@ class StateHasher:
         return cells
 
     def _base(self, table: LocalTable, key: str) -> int:
+        if len(key) != ROW_ID_CHARS or not _DIGITS.issuperset(key[13:19]):
+            return 0
         tag = key[:13] + key[19:]
         found = self._bases.get(tag)
         if found is None:
