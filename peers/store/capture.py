@@ -118,6 +118,7 @@ class Guard:
 
     def begin(self, *, writing: bool) -> None:
         """From here to `end` statements are the user's."""
+        self._tables()  # whatever this must ask of the file is asked before the guard is on
         self._on, self._writing, self.refusal, self.read = True, writing, None, set()
 
     def end(self) -> None:
@@ -284,35 +285,42 @@ def _deletes(table: DoorTable, rows: list[Key]) -> Block:
 
 
 def _updates(table: DoorTable, run: Sequence[Event]) -> Iterator[Block]:
-    """Runs of one set of changed columns. An event that changes nothing is skipped."""
-    unchanged, key_at = apsw.no_change, table.key_at
-    changed_at: tuple[int, ...] = ()
-    keys: dict[Key, None] = {}
-    rows: list[tuple[Any, ...]] = []
-    for _, _, old, cells in run:
-        if len(changed_at) != table.width - cells.count(unchanged) or any(cells[at] is unchanged for at in changed_at):
-            yield from _updated(table, changed_at, list(keys), rows)
-            keys, rows = {}, []
-            changed_at = tuple(at for at, cell in enumerate(cells) if cell is not unchanged)
-        if any(at in changed_at for at in key_at):
-            new = tuple(before if cell is unchanged else cell for before, cell in zip(old, cells, strict=True))
-            yield _deletes(table, [old])
-            yield _inserts(table, [new])
-            continue
-        key = tuple([old[at] for at in key_at])
-        if key in keys:  # an UPSERT may come back to a row
-            yield from _updated(table, changed_at, list(keys), rows)
-            keys, rows = {}, []
-        keys[key] = None
-        rows.append(cells)
-    yield from _updated(table, changed_at, list(keys), rows)
-
-
-def _updated(
-    table: DoorTable, changed_at: Sequence[int], keys: list[Key], rows: list[tuple[Any, ...]]
-) -> Iterator[Block]:
-    if not keys or not changed_at:
+    """One block per set of changed columns, where each row comes once and no key changes; else row by row."""
+    unchanged = apsw.no_change
+    columns = list(zip(*[cells for _, _, _, cells in run], strict=True))
+    counts = [column.count(unchanged) for column in columns]
+    keys: list[Key] = list(zip(*[[old[at] for _, _, old, _ in run] for at in table.key_at], strict=True))
+    if any(counts[at] < len(run) for at in table.key_at) or len(set(keys)) < len(keys):
+        for event in run:  # an UPSERT may come back to a row, a key may move to where another was
+            yield from _update(table, event)
         return
-    places = sorted((table.place_of[at], at) for at in changed_at)
-    values = [[cells[at] for cells in rows] for _, at in places]
-    yield Block(table, Action.UPDATE, tuple(place for place, _ in places), keys, values)
+    groups: dict[tuple[int, ...], Sequence[int]] = {}
+    if all(count in (0, len(run)) for count in counts):
+        groups[tuple(at for at, count in enumerate(counts) if count == 0)] = range(len(run))
+    else:
+        by_pattern: dict[tuple[int, ...], list[int]] = {}
+        for index, (_, _, _, cells) in enumerate(run):
+            changed = tuple([at for at, cell in enumerate(cells) if cell is not unchanged])
+            by_pattern.setdefault(changed, []).append(index)
+        groups.update(by_pattern)
+    for changed_at, chosen in groups.items():
+        if changed_at:
+            places = sorted((table.place_of[at], at) for at in changed_at)
+            values = [[columns[at][index] for index in chosen] for _, at in places]
+            yield Block(
+                table, Action.UPDATE, tuple(place for place, _ in places), [keys[index] for index in chosen], values
+            )
+
+
+def _update(table: DoorTable, event: Event) -> Iterator[Block]:
+    """One row. Nothing where nothing has changed; a changed key is a delete and an insert."""
+    _, _, old, cells = event
+    unchanged = apsw.no_change
+    if any(cells[at] is not unchanged for at in table.key_at):
+        yield _deletes(table, [old])
+        yield _inserts(table, [tuple(was if cell is unchanged else cell for was, cell in zip(old, cells, strict=True))])
+        return
+    places = sorted((table.place_of[at], at) for at, cell in enumerate(cells) if cell is not unchanged)
+    if places:
+        values = [[cells[at]] for _, at in places]
+        yield Block(table, Action.UPDATE, tuple(place for place, _ in places), [table.key_of(old)], values)

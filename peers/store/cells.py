@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 
 from peers.model.schema import Column, ColumnType, Value, normalize_values
 
-_KINDS: Final = {ColumnType.TEXT: str, ColumnType.INTEGER: int, ColumnType.REAL: float}
+_KINDS: Final[dict[ColumnType, type]] = {ColumnType.TEXT: str, ColumnType.INTEGER: int, ColumnType.REAL: float}
 _PLAIN_TEXT_CHARS: Final = 60_000
 _PLAIN_INT: Final = 1 << 62
 
@@ -17,13 +17,13 @@ def is_plain(column: Column, value: Any) -> bool:
     """Whether one value is right as it is, as far as can be said in a fraction of a microsecond."""
     if value is None:
         return not column.not_null
-    kind = _KINDS.get(column.type)
-    if kind is not type(value):
+    kind = type(value)
+    if kind is not _KINDS.get(column.type):
         return False
     if kind is str:
-        return len(value) < _PLAIN_TEXT_CHARS and value.isascii()
+        return len(value) < _PLAIN_TEXT_CHARS and bool(value.isascii())
     if kind is int:
-        return -_PLAIN_INT < value < _PLAIN_INT
+        return bool(-_PLAIN_INT < value < _PLAIN_INT)
     return value != 0.0 and math.isfinite(value)
 
 

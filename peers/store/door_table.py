@@ -18,6 +18,8 @@ Key = tuple[Value, ...]
 
 ROWS_PER_INSERT = 50
 """Rows in one INSERT … VALUES: measured, more gain nothing."""
+KEYS_PER_SELECT = 100
+"""Rows read at once by their keys: a third of the time of one by one."""
 _PARAMETERS_MAX = 16_000
 """Half of what SQLite takes in one statement."""
 _LAYOUTS_MAX = 100
@@ -61,6 +63,7 @@ class DoorTable:
         self.delete_one = f"DELETE FROM {self.quoted} WHERE {self.where_key} RETURNING {declared}"
         self.insert_declared = f"INSERT INTO {self.quoted}({declared}) VALUES ({','.join('?' * len(names))})"
         self._updates: dict[tuple[int, ...], str] = {}
+        self._selects: dict[tuple[int, ...], str] = {}
         self._layouts: dict[tuple[str, ...], tuple[list[tuple[int, int]], list[tuple[int, int]]]] = {}
 
     def update_sql(self, places: tuple[int, ...]) -> str:
@@ -69,6 +72,20 @@ class DoorTable:
         if sql is None:
             cells = ",".join(f"{quote(self.values[place].name)}=?" for place in places)
             sql = self._updates[places] = f"UPDATE {self.quoted} SET {cells} WHERE {self.where_key}"
+        return sql
+
+    def select_sql(self, places: tuple[int, ...]) -> str:
+        """SELECT of the keys and the columns at `places` of up to `KEYS_PER_SELECT` rows, by that many keys."""
+        sql = self._selects.get(places)
+        if sql is None:
+            keys = ",".join(quote(column.name) for column in self.key)
+            names = ",".join([keys, *(quote(self.values[place].name) for place in places)])
+            if len(self.key) == 1:
+                wanted = ",".join("?" * KEYS_PER_SELECT)
+            else:
+                row = f"({','.join('?' * len(self.key))})"
+                keys, wanted = f"({keys})", "VALUES " + ",".join([row] * KEYS_PER_SELECT)
+            sql = self._selects[places] = f"SELECT {names} FROM {self.quoted} WHERE {keys} IN ({wanted})"
         return sql
 
     def key_of(self, row: Sequence[Value]) -> Key:

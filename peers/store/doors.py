@@ -8,13 +8,14 @@ from contextlib import contextmanager
 
 import apsw
 
-from peers.errors import NotAllowed, UsageError
+from peers.errors import UsageError
 from peers.model.ids import parse_row_id, row_maker
 from peers.model.membership import Role
 from peers.store.capture import SqlDoor
 from peers.store.door_table import DoorTable, Key
 from peers.store.group_store import GroupStore
 from peers.store.journal import Journal
+from peers.store.own_change import EntryDraft
 from peers.store.rows import LocalTable
 
 _IMPORT_DDL = "CREATE TABLE IF NOT EXISTS _peers_import(mark PRIMARY KEY, next_line INTEGER NOT NULL) WITHOUT ROWID"
@@ -29,6 +30,7 @@ class Doors:
         self._tables: dict[str, DoorTable] = {}
         self._made_from: Mapping[str, LocalTable] | None = None
         self._journal: Journal | None = None
+        self._may_write = False
         self.door = SqlDoor(self.connection, lambda: self.tables)
         self.connection.create_scalar_function("peers_id", self._next_id, 0, flags=apsw.SQLITE_INNOCUOUS)
         with store.database.transaction(durable=False):
@@ -43,10 +45,18 @@ class Doors:
             self._made_from = known
         return self._tables
 
+    def reserve(self, previous: EntryDraft | None) -> EntryDraft:
+        """The draft of the next entry; after `previous` of the same group commit, its timestamp is the next one."""
+        if previous is None:
+            return self._store.reserve_entry()
+        hlc = self._store.clock.tick(0)
+        return EntryDraft(hlc, row_maker(self._store.author.user, *self._store.own_log, hlc))
+
     @contextmanager
     def journalling(self, journal: Journal) -> Iterator[None]:
         """Default ids come from `journal` inside the block."""
         self._journal = journal
+        self._may_write = False  # asked once in a group commit: membership does not change within
         try:
             yield
         finally:
@@ -58,10 +68,9 @@ class Doors:
         return self._journal.new_id()[0]
 
     def check_writer(self) -> None:
-        role = self._store.role()
-        if role is None or role < Role.WRITER:
-            shown = "a stranger to the group" if role is None else f"a {role.name.lower()}"
-            raise NotAllowed(f"{shown} cannot write; ask an admin to grant writer")
+        if not self._may_write:
+            self._store.check_writer()
+            self._may_write = True
 
     def may_delete(self, table: DoorTable, keys: Sequence[Key]) -> bool:
         role = self._store.role()
@@ -79,4 +88,4 @@ class Doors:
         return any(row_maker(user, log.device, log.incarnation, parsed.hlc) == parsed.maker for log in logs)
 
     def restore_row(self, table: DoorTable, key: Key) -> bool:
-        return bool(self._store.restore_row(table.local, key))
+        return self._store.restore_row(table.local, key)

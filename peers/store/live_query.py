@@ -11,18 +11,19 @@ import trio
 
 from peers.store.capture import Parameters, Rows, SqlDoor
 from peers.store.commit_feed import Commit, CommitFeed, Subscription
+from peers.store.group_store import GroupStore
 
 
 class LiveQuery:
     """Made by `Group.watch` and `Table.watch`. Each ``async for`` runs on its own, and may be left at any time."""
 
-    def __init__(self, door: SqlDoor, feed: CommitFeed, sql: str, parameters: Parameters = ()) -> None:
+    def __init__(self, store: GroupStore, feed: CommitFeed, sql: str, parameters: Parameters = ()) -> None:
         """Raises SqlRefused for what is not one SELECT over tables that exist."""
-        self._door = door
+        self._door = SqlDoor(store.database.shared_reader, dict)
         self._feed = feed
         self.sql = sql
         self.parameters = parameters
-        self.tables = door.tables_of(sql, parameters)
+        self.tables = self._door.tables_of(sql, parameters)
         """Names of the tables whose commits matter."""
 
     def __aiter__(self) -> AsyncIterator[Rows]:

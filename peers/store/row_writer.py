@@ -16,7 +16,7 @@ from peers.model.entries import Action
 from peers.model.schema import ColumnType, Value, check_values, normalize_values
 from peers.store.blocks import Block, column_size, row_size
 from peers.store.cells import checked_cell, nullable
-from peers.store.door_table import DoorTable, Key
+from peers.store.door_table import KEYS_PER_SELECT, DoorTable, Key
 from peers.store.journal import SECTION_BYTES_MAX, Journal
 
 _NUMBERS = (ColumnType.INTEGER, ColumnType.REAL)
@@ -120,9 +120,7 @@ class RowWriter:
         self, table: DoorTable, keys: list[Key], key_lists: list[list[Value]], cells: Mapping[int, list[Value]]
     ) -> None:
         """Distinct keys with normalised values: new rows in bulk, then what differs in the rows that exist."""
-        width = len(table.key)
-        found = self._connection.executemany(table.select_one, keys).fetchall()
-        old_rows = {row[:width]: row[width:] for row in found}
+        old_rows = self._old_rows(table, keys, tuple(cells))
         if len(old_rows) == len(keys):
             self._change_rows(table, keys, [old_rows[key] for key in keys], cells)
             return
@@ -138,6 +136,16 @@ class RowWriter:
         self._insert(table, [*key_lists, *lists], len(keys))
         self._journal.add(Block(table, Action.INSERT, table.all_places, keys, lists))
 
+    def _old_rows(self, table: DoorTable, keys: list[Key], places: tuple[int, ...]) -> dict[Key, tuple[Value, ...]]:
+        """The cells at `places` of the rows that exist."""
+        sql, width = table.select_sql(places), len(table.key)
+        found: list[tuple[Value, ...]] = []
+        for start in range(0, len(keys), KEYS_PER_SELECT):
+            part = keys[start : start + KEYS_PER_SELECT]
+            part = part + [part[-1]] * (KEYS_PER_SELECT - len(part))  # one statement, whatever the number
+            found += self._connection.execute(sql, list(chain.from_iterable(part))).fetchall()
+        return {row[:width]: row[width:] for row in found}
+
     def _save_part(
         self,
         table: DoorTable,
@@ -151,32 +159,35 @@ class RowWriter:
         self._save_rows(table, [keys[index] for index in chosen], chosen_lists, part)
 
     def change(self, table: DoorTable, key: Key, old: Sequence[Value], cells: Mapping[int, Any]) -> None:
-        self._change_rows(
-            table,
-            [key],
-            [old],
-            {place: normalize_values(table.values[place], [value]) for place, value in cells.items()},
-        )
+        """Writes what differs in one row; `old` has all its value columns."""
+        given = {place: normalize_values(table.values[place], [value]) for place, value in cells.items()}
+        self._change_rows(table, [key], [[old[place] for place in given]], given)
 
     def _change_rows(
         self, table: DoorTable, keys: list[Key], old: Sequence[Sequence[Value]], cells: Mapping[int, list[Value]]
     ) -> None:
-        """Writes the cells that differ, grouped by the columns in which rows differ."""
-        places = sorted(cells)
+        """Writes the cells that differ, grouped by the columns in which rows differ. `old` rows are like `cells`."""
+        order = sorted(cells)
+        before_by_place = dict(zip(cells, zip(*old, strict=True), strict=True))
         differing = []
-        for place in places:
+        for place in order:
             check_values(table.values[place], cells[place])
-            before = [row[place] for row in old]
+            before = before_by_place[place]
             if table.values[place].type is ColumnType.ANY:
                 typed = zip(before, cells[place], strict=True)
                 differing.append([type(a) is not type(b) or a != b for a, b in typed])
             else:
                 differing.append(list(map(ne, before, cells[place])))
-        groups: dict[tuple[bool, ...], list[int]] = {}
-        for index, pattern in enumerate(zip(*differing, strict=True)):
-            groups.setdefault(pattern, []).append(index)
+        groups: dict[tuple[bool, ...], Sequence[int]] = {}
+        if all(all(flags) or not any(flags) for flags in differing):  # usual in bulk: the rows differ alike
+            groups[tuple(flags[0] for flags in differing)] = range(len(keys))
+        else:
+            by_pattern: dict[tuple[bool, ...], list[int]] = {}
+            for index, pattern in enumerate(zip(*differing, strict=True)):
+                by_pattern.setdefault(pattern, []).append(index)
+            groups.update(by_pattern)
         for pattern, chosen in groups.items():
-            changed = tuple(place for place, differs in zip(places, pattern, strict=True) if differs)
+            changed = tuple(place for place, differs in zip(order, pattern, strict=True) if differs)
             if not changed:
                 continue
             whole = len(chosen) == len(keys)

@@ -193,8 +193,8 @@ class Transaction:
     def import_mark(self, mark: str | bytes) -> int | None:
         """The line at which the import that is called `mark` goes on here; None where it has not begun."""
         self._check_open()
-        rows = self._connection.execute("SELECT next_line FROM _peers_import WHERE mark = ?", (mark,)).fetchall()
-        return int(rows[0][0]) if rows else None
+        line: int | None = self._connection.execute("SELECT next_line FROM _peers_import WHERE mark = ?", (mark,)).get
+        return line
 
     def set_import_mark(self, mark: str | bytes, next_line: int) -> None:
         """Noted on this device only, in the very commit that holds the rows before `next_line`."""
@@ -228,11 +228,9 @@ class Transaction:
     def _check(self, block: Block) -> None:
         """What SQL has stored is checked as it is: it will be signed as it is."""
         if len(block.keys) == 1:
-            cells = [*zip(block.table.key, block.keys[0], strict=True)]
-            cells += [
-                (block.table.values[at], values[0]) for at, values in zip(block.columns, block.values, strict=True)
-            ]
-            for column, value in cells:
+            columns = (*block.table.key, *[block.table.values[at] for at in block.columns])
+            row = (*block.keys[0], *[cells[0] for cells in block.values])
+            for column, value in zip(columns, row, strict=True):
                 if not is_plain(column, value):
                     check_values(column, [value])
             self._check_rights(block)

@@ -187,7 +187,7 @@ class TableWriter(Actor[Message]):
     # Group commits
 
     async def _group_commit(self, envelopes: Sequence[Envelope[Message]]) -> None:
-        journal = Journal(self._store.reserve_entry)
+        journal = Journal(self._doors.reserve)
         answers: list[tuple[Any, BaseException | None]] = []
         self._one_by_one_until = 0
         entries: list[RawEntry] = []
@@ -207,9 +207,13 @@ class TableWriter(Actor[Message]):
                     entries += self._store.append_own(draft, changes, more=more).entries
                     tables |= {change.table.name for change in changes}
         except PeersError as error:
+            self._store.forget()
             for envelope in envelopes:
                 envelope.fail(copy.copy(error))
             return
+        except BaseException:
+            self._store.forget()
+            raise
         if entries:
             self._feed.publish(Commit(frozenset(tables), Origin.LOCAL, tuple(entries)))
         for envelope, (value, failure) in zip(envelopes, answers, strict=True):
