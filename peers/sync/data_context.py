@@ -51,7 +51,8 @@ class DataContext:
             config=config,
         )
         self._path = path
-        self._author = Author(identity.user, identity.device_key)
+        principal = identity.device_key.public if personal else identity.user
+        self._author = Author(principal, identity.device_key)
         self._device_store = device_store
         self._now_ms = now_ms
         self._random_bytes = random_bytes
