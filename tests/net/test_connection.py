@@ -1,5 +1,6 @@
 """Connections over a simulated network, in virtual time."""
 
+import contextlib
 import math
 from typing import Any
 
@@ -35,8 +36,7 @@ async def test_large_answers_and_notifications(autojump_clock: MockClock, pair: 
         assert await alice.call(1, "list_changes", []) == pages
         await alice.notify(1, "push", pages)
         await alice.call(1, "list_changes", [])
-        while not pair.bob.notified:
-            await trio.sleep(0.1)
+        await trio.sleep(1)
         assert pair.bob.notified == [pages]
         assert bob.statistics().bytes_out > 3_000_000
 
@@ -223,8 +223,7 @@ async def test_notifications_are_served_in_order_and_back_pressured(autojump_clo
         await trio.sleep(5)
         assert 150 < len(sent) < 250  # in hand, on the way and waiting to be sent: about 64 each
         go_on.set()
-        while len(pair.bob.notified) < 1000:
-            await trio.sleep(0.1)
+        await trio.sleep(60)
         assert [n for n, _ in pair.bob.notified] == list(range(1000))
 
 
@@ -452,7 +451,7 @@ async def raw_exchange(pair: Any, *frames: bytes) -> list[bytes]:
         async with pair.network.endpoint("mallory").dial("sim://bob") as transport:
             for frame in frames:
                 await transport.send(frame)
-            with pytest.raises(ConnectionLost):
+            with contextlib.suppress(ConnectionLost):
                 while True:
                     answers.append(await transport.receive())
         await pair.bob.closed.wait()
@@ -480,9 +479,7 @@ async def test_w14_another_protocol_version(autojump_clock: MockClock, pair: Any
     assert "ours 1, theirs 2" in pair.bob.reasons[0].detail
 
 
-async def test_a_handshake_that_never_goes_on_is_closed_after_five_seconds(
-    autojump_clock: MockClock, pair: Any
-) -> None:
+async def test_a_handshake_that_stops_is_closed_after_5_s(autojump_clock: MockClock, pair: Any) -> None:
     started = trio.current_time()
     assert await raw_exchange(pair) == []
     assert 5 <= trio.current_time() - started < 5.1
