@@ -1,7 +1,8 @@
 """Transports over WebSocket: one binary message is one frame.
 
-Works around what trio-websocket 0.12 does with strangers: its reader task and its accept may raise, which would end the whole server, so both are fenced here; a send that is cancelled in the middle
-ruins the stream silently, so such a socket is closed without ceremony; closing can wait for ever, so it is bounded.
+Works around what trio-websocket 0.12 does with strangers: its reader task and its accept may raise, which would end
+the whole server, so both are fenced here; a send that is cancelled in the middle ruins the stream silently, so such a
+socket is closed without ceremony; closing can wait for ever, so it is bounded.
 
 The path is fixed. A request with an ``Origin`` header comes from a web page, which has no business here: 403. Text
 messages are refused with close code 1003, too large ones with 1009 before they are buffered. Certificates of ``wss``
