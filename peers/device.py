@@ -4,11 +4,13 @@
 nondeterminism enters are its own arguments: wall clock, random bytes, network; SQLite runs inline in the trio thread.
 """
 
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from actors.events import Event, Started, Stopped
 from actors.ref import Ref
 from actors.supervisor import Supervisor, open_supervisor
 from peers import clocks
@@ -34,6 +36,8 @@ from peers.sync.router import Router
 
 PERSONAL_NAME = "personal"
 
+_log = logging.getLogger("peers.device")
+
 
 @asynccontextmanager
 async def open_device(
@@ -57,7 +61,7 @@ async def open_device(
     with open_home(home) as opened:
         device_store = DeviceStore(opened.device_db_path, settings.store)
         try:
-            async with open_supervisor("device") as root:
+            async with open_supervisor("device", on_event=_log_event) as root:
                 device = Device(opened, device_store, root, settings, now_ms, random_bytes)
                 await device._start(network or WebSocketNetwork(settings.net))
                 yield device
@@ -314,6 +318,12 @@ class Device:
             "invited": [group.hex() for group in self.invited()],
             "groups": [group.status() for group in self.groups()],
         }  # fmt: skip
+
+
+def _log_event(event: Event) -> None:
+    """Restarts and failures of actors, for the log; normal starts and stops only in detail."""
+    level = logging.DEBUG if isinstance(event, Started | Stopped) else logging.ERROR
+    _log.log(level, "%s", event)
 
 
 def _group_id(group: bytes | str) -> GroupId:
