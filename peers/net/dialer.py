@@ -5,6 +5,7 @@ as long as what it started. What a connection is for, and when one is one too ma
 why it ended, and that reason chooses how long to wait.
 """
 
+import itertools
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -92,6 +93,7 @@ class Dialer:
         self._random = random_source
         self._config = config
         self._wanted: dict[str, _Wanted] = {}
+        self._numbers = itertools.count(1)
         self.own_addresses: set[str] = set()
 
     @property
@@ -117,7 +119,8 @@ class Dialer:
             self.retry(text)
         elif text not in self.own_addresses:
             wanted = self._wanted[text] = _Wanted(text)
-            await self._start(f"dial {text}", self._keep, wanted)
+            # Numbered: the task of the same address, forgotten a moment ago, may still be closing its connection.
+            await self._start(f"dial {text} #{next(self._numbers)}", self._keep, wanted)
         return text
 
     def forget(self, address: str) -> bool:

@@ -132,3 +132,22 @@ async def test_want_refuses_what_is_not_dialled(nursery: trio.Nursery) -> None:
     with pytest.raises(UsageError, match="private"):
         await dialer.want("10.0.0.1", learned_over="ws://8.8.8.8:3333")
     assert dialer.addresses == []
+
+
+async def test_an_address_forgotten_a_moment_ago_may_be_wanted_again(nursery: trio.Nursery) -> None:
+    """A supervisor refuses two children of one name, and the first task may still be closing its connection."""
+    names: list[str] = []
+    dialling = Dialling(nursery)
+
+    async def start(name: str, fn: Any, *args: Any) -> None:
+        assert name not in names
+        names.append(name)
+        await nursery.start(fn, *args)
+
+    dialer = Dialer(
+        dialling.network.endpoint("carol"), dialling.connect, start, random_source=Random(3), config=CONFIG
+    )  # fmt: skip
+    for _ in range(2):
+        await dialer.want("ws://bob:3333")
+        assert dialer.forget("ws://bob:3333")
+    assert len(names) == 2
