@@ -109,13 +109,13 @@ class Story:
         csv_rows, import_rate = await self._import()
         sync_rate, wire_bytes = await self._share(csv_rows)
         await self._cut()
-        row, column = await self._edit()
+        await self._edit()
         if self._broken:
             await self._b.ask("withhold", {"group": self._group})
             self._live.say("(--break: B will keep one entry from C)")
         await self._reunite(csv_rows)
         devices = [await self._describe(device) for device in self._all]
-        conflicts = await self._conflicts(row, column)
+        conflicts = await self._conflicts()
         return Outcome(csv_rows, import_rate, sync_rate, wire_bytes / max(csv_rows, 1), conflicts, devices)
 
     async def _start(self, nursery: trio.Nursery) -> None:
@@ -162,28 +162,27 @@ class Story:
             await device.ask("offline")
         self._live.say("All links are cut")
 
-    async def _edit(self) -> tuple[Any, _Column]:
-        """The row and the column that both A and B edit."""
+    async def _edit(self) -> None:
+        """A and B edit the first row, one column both of them and one each; then rows of their own."""
         ids = [
             row[0] for row in await self._a.query(self._group, f"SELECT id FROM {TABLE} ORDER BY id LIMIT {ROWS_MIN}")
         ]
         texts = [column for column in self._columns if column.kind == "TEXT"]
         both = (texts or self._columns)[-1]
         others = [column for column in self._columns if column is not both]
-        await self._set(self._a, ids[0], both, *others[:1])
-        await self._set(self._b, ids[0], both, *others[1:2])
-        await self._set(self._a, ids[1], both)
-        await self._set(self._b, ids[2], both)
+        await self._set(self._a, 1, ids[0], both, *others[:1])
+        await self._set(self._b, 1, ids[0], both, *others[1:2])
+        await self._set(self._a, 2, ids[1], both)
+        await self._set(self._b, 3, ids[2], both)
         await self._b.execute(self._group, f"DELETE FROM {TABLE} WHERE id = ?", ids[3])
-        self._live.say("B deleted a row")
-        return ids[0], both
+        self._live.say("B deleted row 4")
 
-    async def _set(self, device: DemoDevice, row: str, *columns: _Column) -> None:
+    async def _set(self, device: DemoDevice, number: int, row: str, *columns: _Column) -> None:
         sets = ", ".join(f'"{column.name}" = ?' for column in columns)
         values = [column.edited_on(device.name) for column in columns]
         await device.execute(self._group, f"UPDATE {TABLE} SET {sets} WHERE id = ?", *values, row)
         shown = ", ".join(f"{column.name} = {value!r}" for column, value in zip(columns, values, strict=True))
-        self._live.say(f"{device.name} edited row …{row[-20:-13]}: {escape(shown)}")
+        self._live.say(f"{device.name} edited row {number}: {escape(shown)}")
 
     async def _reunite(self, csv_rows: int) -> None:
         for device in self._all:
@@ -244,9 +243,16 @@ class Story:
         conflicts = (await self._progress(device))[1]
         return DeviceOutcome(device.name, rows, conflicts, await self._hash(device), names)
 
-    async def _conflicts(self, row: str, column: _Column) -> list[Conflict]:
+    async def _conflicts(self) -> list[Conflict]:
         """As C shows them, which was there when neither value was written."""
-        shown = await self._c.query(self._group, f'SELECT "{column.name}" FROM {TABLE} WHERE id = ?', row)
-        found = await self._c.query(self._group, 'SELECT "column", value FROM _peers_conflicts ORDER BY hlc')
-        values = [value for name, value in found if name == column.name]
-        return [Conflict(column.name, values, shown[0][0] if shown else None)] if values else []
+        columns = "column_name, value, is_winner"
+        found = await self._c.query(self._group, f"SELECT {columns} FROM _peers_conflicts ORDER BY time_ms, value")
+        names = sorted({name for name, _, _ in found})
+        return [
+            Conflict(
+                name,
+                [value for other, value, _ in found if other == name],
+                next(value for other, value, wins in found if other == name and wins),
+            )
+            for name in names
+        ]

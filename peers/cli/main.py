@@ -5,6 +5,7 @@ running device (or another process has the home), 130 interrupted. Set PEERS_DEB
 """
 
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -65,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: list[str]) -> int:
     """Run one command; its exit code."""
     prepare_streams()
+    logging.getLogger("peers").addHandler(logging.NullHandler())  # an error is told once, by `_report`
     try:
         code = cli.main(arguments, prog_name="peers", standalone_mode=False)
         sys.stdout.flush()

@@ -1,7 +1,10 @@
 """`peers up`: run this device: listen, keep its connections, answer commands, and say what happens."""
 
+import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,11 +14,11 @@ import trio
 
 from peers.cli.commands import handlers, parse_id
 from peers.cli.control_socket import Progress, open_control_socket
-from peers.cli.output import say
+from peers.cli.output import complain, say
 from peers.cli.run import Interrupted, run_until_signal
 from peers.config import NetConfig
 from peers.device import Device, open_device
-from peers.errors import PeersError
+from peers.errors import UsageError
 from peers.home import HomeFolder
 from peers.sync.connection_events import ConnectionEvent, ConnectionEventKind, EventStream
 from peers.testing.byzantine import withhold_one_entry
@@ -53,15 +56,34 @@ async def _run(home: Path, listen: str, until_stdin_closes: bool, victim: bytes 
             async with open_control_socket(HomeFolder(home), commands, listening=address):
                 say(f"device {device.name!r} {device.device_id.hex()[:8]} is up")
                 say(f"listening on {address}")
-                await _tell(events, until_stdin_closes)
+                with _logging():
+                    await _tell(events, until_stdin_closes)
 
 
 async def _listen(device: Device, address: str) -> str:
     try:
         return await device.listen(address)
-    except OSError as error:
+    except UsageError as error:
         hint = "choose another with --listen HOST:PORT; port 0 is any free one"
-        raise PeersError(f"cannot listen on {address}: {error.strerror}: {hint}", code="listen_failed") from error
+        raise UsageError(f"{error}: {hint}", code=error.code) from error
+
+
+class _Lines(logging.Handler):
+    """What goes wrong beside any command, such as an actor that is started anew: one line each."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        complain(f"peers: {record.levelname.lower()}: {record.getMessage()}")
+
+
+@contextmanager
+def _logging() -> Iterator[None]:
+    log = logging.getLogger("peers")
+    handler = _Lines(logging.WARNING)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
 
 
 async def _tell(events: EventStream, until_stdin_closes: bool) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from peers.cli.main import run
 
-ROWS = 30_000
+ROWS = 120_000
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
@@ -29,7 +29,7 @@ def test_an_interrupted_import_continues_and_adds_nothing_twice(
     chance = random.Random(number)
     interrupted, done = 0, False
     for attempt in range(60):
-        delay = None if attempt > 50 else chance.uniform(0.0, 0.25)
+        delay = None if attempt > 50 else chance.uniform(0.0, 0.3)
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         if delay is not None and _wait_until_open(home, process):
             time.sleep(delay)

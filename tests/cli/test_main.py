@@ -200,9 +200,12 @@ def test_l3_a_port_in_use_is_named_and_nothing_is_half_started(
         port = running.listening.strip().rsplit(":", 1)[1]
         other = str(tmp_path / "other")
         assert run(["--home", other, "init"]) == 0
-        assert run(["--home", other, "up", "--listen", f"127.0.0.1:{port}"]) == 1
+        assert run(["--home", other, "up", "--listen", f"127.0.0.1:{port}"]) == 2
         error = capsys.readouterr().err
-        assert f"127.0.0.1:{port}" in error
+        assert error.startswith(
+            f"peers: cannot_listen: cannot listen on ws://127.0.0.1:{port}: Address already in use: "
+        )
+        assert "--listen" in error
         assert error.count("\n") == 1
         assert not (tmp_path / "other" / "run.json").exists()
         assert run(["--home", other, "id"]) == 0
