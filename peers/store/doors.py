@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import apsw
 
 from peers.errors import UsageError
-from peers.model.ids import parse_row_id, row_maker
+from peers.model.ids import LogId, parse_row_id, row_maker
 from peers.model.membership import Role
 from peers.store.capture import SqlDoor
 from peers.store.door_table import DoorTable, Key
@@ -62,7 +62,7 @@ class Doors:
         finally:
             self._journal = None
 
-    def _next_id(self) -> str:
+    def _next_id(self, *_: object) -> str:
         if self._journal is None:
             raise UsageError("peers_id() gives ids inside the writer's transactions only")
         return self._journal.new_id()[0]
@@ -72,20 +72,21 @@ class Doors:
             self._store.check_writer()
             self._may_write = True
 
+    def may_insert(self, keys: Sequence[Key]) -> bool:
+        return all(self._is_made_by(str(key[0]), {self._store.own_log}) for key in keys)
+
     def may_delete(self, table: DoorTable, keys: Sequence[Key]) -> bool:
         role = self._store.role()
         if not table.owned or (role is not None and role >= Role.ADMIN):
             return True
-        return all(self._is_mine(str(key[0])) for key in keys)
-
-    def _is_mine(self, key: str) -> bool:
-        """Whether this user made the id: its last field is a hash of the user and one of the logs."""
-        parsed = parse_row_id(key)
-        if parsed is None:
-            return False
-        user = self._store.author.user
         logs = {self._store.own_log, *self._store.vector.heads}
-        return any(row_maker(user, log.device, log.incarnation, parsed.hlc) == parsed.maker for log in logs)
+        return all(self._is_made_by(str(key[0]), logs) for key in keys)
+
+    def _is_made_by(self, key: str, logs: set[LogId]) -> bool:
+        """Whether this user made the id in one of the logs: its last field is a hash of both."""
+        parsed = parse_row_id(key)
+        user = self._store.author.user
+        return parsed is not None and any(row_maker(user, *log, parsed.hlc) == parsed.maker for log in logs)
 
     def restore_row(self, table: DoorTable, key: Key) -> bool:
         return self._store.restore_row(table.local, key)

@@ -4,7 +4,7 @@ The hook of the SQL door is off here: what is written is known. Values are norma
 methods are all or nothing by themselves; for the others the caller has a savepoint.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from operator import ne
 from typing import Any
@@ -23,11 +23,12 @@ _NUMBERS = (ColumnType.INTEGER, ColumnType.REAL)
 
 
 class RowWriter:
-    """Writes into one journal over one connection."""
+    """Writes into one journal over one connection. `check_rights` raises NotAllowed for a block that may not be."""
 
-    def __init__(self, connection: apsw.Connection, journal: Journal) -> None:
+    def __init__(self, connection: apsw.Connection, journal: Journal, check_rights: Callable[[Block], None]) -> None:
         self._connection = connection
         self._journal = journal
+        self._check_rights = check_rights
 
     def insert(self, table: DoorTable, key: Key, cells: Mapping[int, Any]) -> None:
         """A row of this key, which no row has."""
@@ -37,6 +38,7 @@ class RowWriter:
 
     def _apply(self, block: Block, sql: str, rows: list[tuple[Value, ...]], size: int | None = None) -> None:
         """Notes the block, which may refuse it, then writes it: all or nothing without a savepoint."""
+        self._check_rights(block)
         self._journal.add(block, size)
         try:
             if len(rows) == 1:
@@ -133,8 +135,10 @@ class RowWriter:
             normalize_values(column, cells[place] if place in cells else [table.defaults[place]] * len(keys))
             for place, column in enumerate(table.values)
         ]
+        block = Block(table, Action.INSERT, table.all_places, keys, lists)
+        self._check_rights(block)
         self._insert(table, [*key_lists, *lists], len(keys))
-        self._journal.add(Block(table, Action.INSERT, table.all_places, keys, lists))
+        self._journal.add(block)
 
     def _old_rows(self, table: DoorTable, keys: list[Key], places: tuple[int, ...]) -> dict[Key, tuple[Value, ...]]:
         """The cells at `places` of the rows that exist."""

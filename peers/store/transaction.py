@@ -18,7 +18,7 @@ from peers.store.blocks import Block
 from peers.store.capture import Parameters, Result, Rows, SqlDoor
 from peers.store.cells import is_plain
 from peers.store.door_table import DoorTable, Key
-from peers.store.journal import Journal
+from peers.store.journal import Journal, Mark
 from peers.store.row_writer import RowWriter, shown
 from peers.store.table_reads import find_rows, find_table, get_row
 
@@ -40,6 +40,9 @@ class TransactionHost(Protocol):
     def check_writer(self) -> None:
         """Raises NotAllowed unless the user may write."""
 
+    def may_insert(self, keys: Sequence[Key]) -> bool:
+        """Whether rows with these ids may be inserted into an owned table: ids that this very log has made."""
+
     def may_delete(self, table: DoorTable, keys: Sequence[Key]) -> bool:
         """Whether the user may delete (or restore) these rows: in owned tables their creator, or an admin."""
 
@@ -54,7 +57,7 @@ class Transaction:
         self._host = host
         self._journal = journal
         self._connection = host.connection
-        self._rows = RowWriter(host.connection, journal)
+        self._rows = RowWriter(host.connection, journal, self._check_rights)
         self._open = True
 
     def close(self) -> None:
@@ -74,8 +77,8 @@ class Transaction:
             for block in blocks:
                 self._check(block)
                 self._journal.add(block)
-        except BaseException:
-            self._journal.cut(mark)
+        except BaseException as error:
+            self._failed(mark, error)
             undo(self._connection, "peers_call")
             raise
         self._connection.execute("RELEASE peers_call")
@@ -221,9 +224,15 @@ class Transaction:
         with savepoint(self._connection, "peers_call"):
             try:
                 yield
-            except BaseException:
-                self._journal.cut(mark)
+            except BaseException as error:
+                self._failed(mark, error)
                 raise
+
+    def _failed(self, mark: Mark, error: BaseException) -> None:
+        """SQLite's own errors are of the file by now: they end the whole commit, even if the function catches them."""
+        self._journal.cut(mark)
+        if isinstance(error, apsw.Error):
+            self._journal.broken = error
 
     def _check(self, block: Block) -> None:
         """What SQL has stored is checked as it is: it will be signed as it is."""
@@ -242,10 +251,14 @@ class Transaction:
         self._check_rights(block)
 
     def _check_rights(self, block: Block) -> None:
-        if block.action not in (Action.DELETE, Action.RESTORE) or not block.table.owned:
+        """What every replica will check of owned tables: better refused here than there."""
+        table = block.table
+        if not table.owned or block.action is Action.UPDATE or block.first_ordinal is not None:
             return
-        if not self._host.may_delete(block.table, block.keys):
-            raise NotAllowed(f"table {block.table.name}: only the owner of a row or an admin deletes and restores it")
+        if block.action is Action.INSERT and not self._host.may_insert(block.keys):
+            raise NotAllowed(f"table {table.name}: rows of owned tables are inserted without id; restore deleted ones")
+        if block.action is not Action.INSERT and not self._host.may_delete(table, block.keys):
+            raise NotAllowed(f"table {table.name}: only the owner of a row or an admin deletes and restores it")
 
     def _add_checked(self, block: Block) -> None:
         self._check_rights(block)

@@ -207,13 +207,9 @@ class TableWriter(Actor[Message]):
                     entries += self._store.append_own(draft, changes, more=more).entries
                     tables |= {change.table.name for change in changes}
         except PeersError as error:
-            self._store.forget()
             for envelope in envelopes:
                 envelope.fail(copy.copy(error))
             return
-        except BaseException:
-            self._store.forget()
-            raise
         if entries:
             self._feed.publish(Commit(frozenset(tables), Origin.LOCAL, tuple(entries)))
         for envelope, (value, failure) in zip(envelopes, answers, strict=True):
@@ -257,16 +253,15 @@ class TableWriter(Actor[Message]):
             if isinstance(message, Transact | SaveColumns):
                 with savepoint(connection, "peers_transaction"):
                     answer = await self._steps(transaction, message)
-            else:
-                answer = self._call(transaction, message)
-            if journal.broken is not None:  # the function has caught an error that it could not undo
-                raise journal.broken
-            return answer, None
-        except apsw.Error:
-            raise  # of the file, not of the statement: the whole commit has failed
+                    if journal.broken is not None:  # the function has caught an error that it could not undo
+                        raise journal.broken
+                    return answer, None
+            return self._call(transaction, message), None
         except Exception as error:
             if journal.broken is not None:
                 raise journal.broken from error
+            if isinstance(error, apsw.Error) and not isinstance(message, Transact):
+                raise  # of the file, not of the statement: the whole commit has failed
             if not connection.in_transaction:
                 raise DiskFull(f"{self._store.database.path}: SQLite has rolled the commit back: {error}") from error
             journal.cut(mark)

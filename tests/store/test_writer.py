@@ -1,5 +1,6 @@
 """The table writer over a real group file: group commits, errors as answers; what tables, log and feed then say."""
 
+import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -11,20 +12,22 @@ import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from peers.store.group_store import GroupStore
 
 from actors.ref import Ref
 from actors.supervisor import open_supervisor
 from peers.config import StoreConfig
-from peers.errors import BadValue, NotAllowed, NotFound, PeersError, SqlRefused, UsageError
+from peers.errors import BadValue, DiskFull, NotAllowed, NotFound, PeersError, SqlRefused, UsageError
 from peers.model.entries import Flag, decode_header, decode_leaf
-from peers.model.operations import Role
+from peers.model.operations import Kind, Role, sign_operation
+from peers.model.schema import Column, ColumnType, column_to_fields
 from peers.store.commit_feed import CommitFeed, Origin
+from peers.store.group_store import GroupStore
 from peers.store.live_query import LiveQuery
 from peers.store.own_log import Author
 from peers.store.table import Table
 from peers.store.transaction import Transaction
 from peers.store.writer import (
+    AddOperations,
     Delete,
     Execute,
     Ingest,
@@ -293,7 +296,7 @@ async def test_too_large_a_row_is_refused_alone(tmp_path: Path) -> None:
 
 
 async def test_readers_of_a_group_and_owned_rows(tmp_path: Path) -> None:
-    """C11 at the writing side: a writer deletes only the rows of an owned table that he made."""
+    """C11, C14 at the writing side: of owned tables a writer deletes only rows, and inserts only ids, that he made."""
     world = group_world()
     others = [device.index for device in world.devices if device.user_index == 1]
     async with replicas(tmp_path, 0, others[0]) as [owner, writer]:
@@ -303,6 +306,15 @@ async def test_readers_of_a_group_and_owned_rows(tmp_path: Path) -> None:
         for message in (Delete("idea", theirs), Execute("DELETE FROM idea WHERE id = ?", (theirs,))):
             with pytest.raises(NotAllowed, match="only the owner"):
                 await writer.writer.ask(message)
+        for message in (
+            Save("idea", {"id": "x", "score": 1}),
+            SaveColumns("idea", {"id": ["x", "y"], "score": [1, 2]}),
+            Execute("REPLACE INTO idea(id, score) VALUES (?, 5)", (theirs,)),
+            Execute("UPDATE idea SET id = 'z' WHERE score = 1"),
+        ):
+            with pytest.raises(NotAllowed):
+                await writer.writer.ask(message)
+        assert await writer.rows("SELECT id, title FROM idea ORDER BY title") == [(own, "mine"), (theirs, "ours")]
         await writer.execute("UPDATE idea SET score = 3 WHERE id = ?", (theirs,))
         assert await writer.writer.ask(Delete("idea", own))
         assert await writer.writer.ask(Restore("idea", own))
@@ -407,3 +419,136 @@ async def _compare(path: Path, commits: list[list[tuple[str, tuple[Any, ...]]]])
             select = f"SELECT * FROM {name} ORDER BY 1, 2, 3"
             assert await a.rows(select) == await b.rows(select) == await c.rows(select)
         assert a.store.state_hash() == b.store.state_hash() == c.store.state_hash()
+
+
+API_STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["save", "save", "many", "delete", "restore", "update", "replace", "fresh", "fail"]),
+        st.sampled_from(["1", "2", "3"]),
+        st.integers(0, 3),
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(commits=st.lists(st.lists(API_STEPS, min_size=1, max_size=3), min_size=1, max_size=3))
+def test_random_calls_make_equal_replicas(
+    tmp_path_factory: pytest.TempPathFactory, commits: list[list[list[tuple[str, str, int]]]]
+) -> None:
+    """Deletes, restores, re-inserts and updates of few rows in one entry, in several transactions, some failing."""
+    trio.run(_compare_calls, tmp_path_factory.mktemp("calls"), commits)
+
+
+def play(steps: list[tuple[str, str, int]]) -> Callable[[Transaction], None]:
+    def work(transaction: Transaction) -> None:
+        for call, key, number in steps:
+            for table, row in (("trade", {"id": key, "note": number}), ("idea", {"id": key, "score": number})):
+                match call:
+                    case "save" | "many" if table == "idea":
+                        with contextlib.suppress(NotAllowed):
+                            transaction.save(table, row)
+                    case "save":
+                        transaction.save(table, row)
+                    case "many":
+                        transaction.save_columns(table, {name: [value] * 2 for name, value in row.items()})
+                    case "fresh":
+                        made = transaction.save(table, {name: row[name] for name in row if name != "id"})
+                        if number == 2:  # the id was made by this log: the row may be written anew
+                            transaction.delete(table, made)
+                            transaction.save(table, {**row, "id": made})
+                        if number:
+                            transaction.delete(table, made)
+                        if number == 3:
+                            transaction.restore(table, made)
+                    case "delete":
+                        transaction.delete(table, key)
+                    case "restore":
+                        transaction.restore(table, key)
+                    case "update":
+                        transaction.execute(f"UPDATE {table} SET {list(row)[1]} = 9 WHERE id <= ?", (key,))
+                    case "replace" if table == "trade":
+                        transaction.execute("REPLACE INTO trade(id, qty) VALUES (?, ?)", (key, number))
+                    case "fail" if number == 3:
+                        raise ZeroDivisionError
+
+    return work
+
+
+async def _compare_calls(path: Path, commits: list[list[list[tuple[str, str, int]]]]) -> None:
+    async with replicas(path, 0, 1, 2) as [a, b, c]:
+        for transactions in commits:
+            await ask_together(a, [Transact(play(steps)) for steps in transactions])
+            await b.receive(a)
+            assert a.store.state_hash() == b.store.state_hash()
+        await c.receive(a)
+        for name in ("trade", "idea"):
+            select = f"SELECT * FROM {name} ORDER BY 1"
+            assert await a.rows(select) == await b.rows(select) == await c.rows(select)
+        assert a.store.state_hash() == c.store.state_hash()
+
+
+async def test_s1_a_full_disk_is_the_answer_and_passes_by_itself(tmp_path: Path) -> None:
+    """S1: disk full at every write of commit: API call fails `disk_full`; earlier data intact; resumes by itself."""
+    async with replicas(tmp_path, 0, 1) as [a, b]:
+        await a.writer.ask(Save("trade", {"symbol": "before"}))
+        connection = a.store.database.connection
+        pages = connection.execute("PRAGMA page_count").get
+        connection.execute(f"PRAGMA max_page_count={pages}")
+        big = [Save("trade", {"symbol": "x" * 5_000, "note": index}) for index in range(20)]
+        for messages in (big, [Transact(swallow)], [SaveColumns("trade", {"symbol": ["x" * 50_000] * 10})]):
+            answers = await ask_together(a, messages)
+            assert all(isinstance(answer, DiskFull) for answer in answers[-1:]), answers
+        connection.execute("PRAGMA max_page_count=100000")
+        await a.writer.ask(Save("trade", {"symbol": "after"}))
+        symbols = {row[0][:6] for row in await a.rows("SELECT symbol FROM trade")}
+        assert {"before", "after"} <= symbols
+        await b.receive(a)
+        assert b.store.state_hash() == a.store.state_hash()
+        assert await b.rows("SELECT * FROM trade") == await a.rows("SELECT * FROM trade")
+
+
+def swallow(transaction: Transaction) -> None:
+    """What a careless program does."""
+    for index in range(100):
+        with contextlib.suppress(Exception):
+            transaction.execute("INSERT INTO trade(symbol, note) VALUES (?, ?)", ("y" * 20_000, index))
+        with contextlib.suppress(Exception):
+            transaction.save("trade", {"symbol": "y" * 20_000})
+
+
+async def test_a_column_that_was_declared_early_and_learned_late_stands_last_on_disk(tmp_path: Path) -> None:
+    """Columns are shown in the order of their declarations; on disk the order is that of arrival."""
+    world = group_world()
+    async with replicas(tmp_path, 0, 1) as [a, b]:
+        table = world.schema.by_name("trade")
+        assert table is not None
+        founder = world.devices[0]
+        heads = [world.operations[-1].id]
+        first, second = (
+            sign_operation(
+                founder.key,
+                group=world.group,
+                kind=Kind.COLUMN,
+                parents=heads,
+                hlc=world.operations[-1].hlc + 1 + at,
+                fields=column_to_fields(table.id, Column(name, ColumnType.INTEGER, default=at)),
+            )
+            for at, name in enumerate(("early", "late"))
+        )
+        await a.writer.ask(AddOperations((first.signed, second.signed)))
+        await b.writer.ask(AddOperations((second.signed,)))
+        await b.writer.ask(AddOperations((first.signed,)))
+        shown = [[column.name for column in r.store.catalog.by_name["trade"].table.columns] for r in (a, b)]
+        assert shown[0] == shown[1]
+        await b.execute("INSERT INTO trade(id, early, late) VALUES ('1', 11, 12), ('2', 21, 22), ('3', 31, 32)")
+        await b.execute("UPDATE trade SET late = early, early = late WHERE id = '2'")
+        await b.execute("DELETE FROM trade WHERE id = '3'")
+        await b.writer.ask(Delete("trade", "1"))
+        assert await b.writer.ask(Restore("trade", "1"))
+        assert await b.writer.ask(Restore("trade", "3"))
+        await a.receive(b)
+        select = "SELECT id, early, late FROM trade ORDER BY 1"
+        assert await a.rows(select) == await b.rows(select) == [("1", 11, 12), ("2", 22, 21), ("3", 31, 32)]
+        assert a.store.state_hash() == b.store.state_hash()
