@@ -8,7 +8,7 @@ triggers record other programs' writes only; `trusted_schema` is off, so functio
 `defensive` keeps SQL from corrupting the file.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -48,6 +48,8 @@ class Database:
             raise
         self._synchronous_full = False
         self._readers: list[apsw.Connection] = []
+        self.on_rollback: Callable[[], None] | None = None
+        """Called after a transaction was rolled back: whoever keeps parts of the file in memory reads them anew."""
 
     def _prepare(self, connection: apsw.Connection, *, create: bool) -> None:
         config = self.config
@@ -99,6 +101,8 @@ class Database:
             except BaseException:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
+                if self.on_rollback is not None:
+                    self.on_rollback()
                 raise
 
     @contextmanager

@@ -5,14 +5,15 @@ Calls that write on behalf of a door (`reserve_entry`, `append_own`, `restore_ro
 read anew from the file when it is next needed.
 """
 
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from peers.config import StoreConfig
+from peers.config import CLOCK_AHEAD_MAX_MS, StoreConfig
 from peers.errors import NotAllowed, NotFound
 from peers.model import membership
-from peers.model.clock import HybridClock
+from peers.model.clock import HybridClock, is_ahead
 from peers.model.entries import RawEntry
 from peers.model.ids import INCARNATION_BYTES, GroupId, Hash, LogId
 from peers.model.membership import Role
@@ -83,6 +84,9 @@ class GroupStore:
         self._pages = Pages(connection, self._log)
         self._state_hash: bytes | None = None
         self._problems: dict[tuple[bytes, str], Problem] = {}
+        self._dirty = False
+        """Whether memory may be ahead of what is committed."""
+        database.on_rollback = self._rolled_back
 
     # --- Making and opening ------------------------------------------------------------------------------------------
 
@@ -148,10 +152,9 @@ class GroupStore:
             with database.errors():
                 store._load()
             if nonce is None or nonce != meta.nonce:
-                with database.transaction(durable=True):
+                with store._transaction(durable=True):
                     store._own.renew(meta.published)
                     meta.set_nonce(nonce if nonce is not None else random_bytes(INCARNATION_BYTES))
-                    store._flush()
         except BaseException:
             database.close()
             raise
@@ -172,16 +175,30 @@ class GroupStore:
         self._state_hash = None
         row = self.database.connection.execute("SELECT max(hlc) FROM _peers_entry").get
         self.clock.observe(0 if row is None else from_sql_u64(row))
-        self.clock.observe(max((operation.hlc for operation in self.operations), default=0))
+        now = self._now_ms()
+        for operation in self.operations:
+            if not is_ahead(operation.hlc, now, CLOCK_AHEAD_MAX_MS):
+                self.clock.observe(operation.hlc)
 
     def _flush(self) -> None:
         self._log.flush()
         self.catalog.flush()
         self._state_hash = None
 
-    def _reset(self) -> None:
-        """After a rollback."""
-        self._load()
+    @contextmanager
+    def _transaction(self, *, durable: bool) -> Iterator[None]:
+        """A transaction in which memory moves with the file."""
+        with self.database.transaction(durable=durable):
+            self._dirty = True
+            self._apply.touched = set()
+            yield
+            self._flush()
+        self._dirty = False
+
+    def _rolled_back(self) -> None:
+        if self._dirty:
+            self._dirty = False
+            self._load()
 
     # --- What is held ------------------------------------------------------------------------------------------------
 
@@ -240,22 +257,15 @@ class GroupStore:
         return self._add_operations(list(signed), durable=False)
 
     def _add_operations(self, signed: list[SignedBytes], *, durable: bool) -> OperationsReport:
-        try:
-            with self.database.transaction(durable=durable):
-                report = self._control.add(signed)
-                if report.added:
-                    self._declare(report)
-                self._flush()
-        except BaseException:
-            self._reset()
-            raise
+        with self._transaction(durable=durable):
+            report = self._control.add(signed)
+            if report.added:
+                self._declare(report)
         now = self._now_ms()
-        self.clock.observe(max([0, *(o.hlc for o in report.added if o.hlc >> 16 <= now + self._ahead_ms)]))
+        for operation in report.added:
+            if not is_ahead(operation.hlc, now, CLOCK_AHEAD_MAX_MS):
+                self.clock.observe(operation.hlc)
         return report
-
-    @property
-    def _ahead_ms(self) -> int:
-        return 300_000
 
     def _declare(self, report: OperationsReport) -> None:
         parked = self.catalog.parked_shapes()
@@ -301,15 +311,9 @@ class GroupStore:
         that wait only for a dep are applied. May be called without entries for that alone.
         """
         report = IngestReport()
-        try:
-            with self.database.transaction(durable=False):
-                self._apply.touched = set()
-                yield from self._ingest.ingest(entries, report, contact_seconds=contact_seconds)
-                yield from self._apply.finish()
-                self._flush()
-        except BaseException:
-            self._reset()
-            raise
+        with self._transaction(durable=False):
+            yield from self._ingest.ingest(entries, report, contact_seconds=contact_seconds)
+            yield from self._apply.finish()
         report.tables = frozenset(self.catalog.by_number[tid].name for tid in self._apply.touched)
         report.parked = len(self._waiting.parked)
         self._keep_problems(report)
@@ -326,20 +330,13 @@ class GroupStore:
 
     def set_cutoffs(self, cutoffs: Mapping[LogId, int | None]) -> None:
         """Effective cut-offs of logs: the last seq that counts, None for no limit. What they change is recomputed."""
-        try:
-            with self.database.transaction(durable=False):
-                self._apply.touched = set()
-                for _ in self._cutoffs.set(cutoffs):
-                    pass
-                for _ in self._apply.finish():
-                    pass
-                own = self._own.branch
-                if self._log.is_above_cut(own.log, own.seq):
-                    self._own.renew(own.seq)
-                self._flush()
-        except BaseException:
-            self._reset()
-            raise
+        with self._transaction(durable=False):
+            for _ in self._cutoffs.set(cutoffs):
+                pass
+            for _ in self._apply.finish():
+                pass
+            if self._own.is_cut:
+                self._own.renew(self._own.branch.seq)
 
     # --- Own entries -------------------------------------------------------------------------------------------------
 
@@ -353,18 +350,18 @@ class GroupStore:
 
     def reserve_entry(self) -> EntryDraft:
         """A timestamp and row ids for the next own entry. Inside the writer's transaction."""
+        if self._own.is_cut:
+            self._dirty = True
+            self._own.renew(self._own.branch.seq)
         return self._own.reserve()
 
     def append_own(self, draft: EntryDraft, changes: Sequence[OwnChange], *, more: bool = False) -> Appended:
         """Write log and side tables for what the doors changed. Inside the writer's transaction, which must roll back
-        where this raises; call `forget` then."""
+        where this raises. `more`: the transaction goes on in the next entry."""
+        self._dirty = True
         appended = self._own.append(draft, changes, self.operations.heads, more=more)
         self._flush()
         return appended
-
-    def forget(self) -> None:
-        """The writer's transaction was rolled back after `append_own` or `restore_row`: read memory anew."""
-        self._reset()
 
     def restore_row(self, table: LocalTable, key: tuple[Any, ...]) -> bool:
         """Move a row that is kept aside back into the user's table; the RESTORE change is the door's to append."""
@@ -378,9 +375,8 @@ class GroupStore:
 
     def begin_publishing(self) -> None:
         """From now on own entries may be sent: durably noted before the first is."""
-        with self.database.transaction(durable=True):
+        with self._transaction(durable=True):
             self._meta.set_published(self._own.branch.seq)
-            self._log.flush()
         self._own.publishing = True
 
     def stop_publishing(self) -> None:
@@ -388,14 +384,9 @@ class GroupStore:
 
     def renew_incarnation(self, reason: str) -> None:
         """Go on in a new log; own entries that were never published are re-signed there. `reason` is for the record."""
-        try:
-            with self.database.transaction(durable=True):
-                self._own.renew(self._meta.published)
-                self._meta.note("renewed", reason)
-                self._flush()
-        except BaseException:
-            self._reset()
-            raise
+        with self._transaction(durable=True):
+            self._own.renew(self._meta.published)
+            self._meta.note("renewed", reason)
 
     # --- Reports -----------------------------------------------------------------------------------------------------
 

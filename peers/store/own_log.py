@@ -100,6 +100,11 @@ class OwnLog:
         """The branch that grows: the last of the log, should it ever have been forked."""
         return self._log.logs[self.id][-1] if self.id in self._log.logs else self._log.root(self.id)
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether the next entry of this log would be void, so that another log must be begun."""
+        return bool(self._log.cut) and self._log.is_above_cut(self.id, self.branch.seq + 1)
+
     # --- Appending ---------------------------------------------------------------------------------------------------
 
     def reserve(self) -> EntryDraft:

@@ -15,7 +15,7 @@ from peers.store.apply import Apply
 from peers.store.change_log import ChangeLog, EntryInfo
 from peers.store.own_change import OwnChange
 from peers.store.row_state import Key, RowState, set_members
-from peers.store.rows import DELETED, EPOCH_SHIFT, LocalTable
+from peers.store.rows import DELETED, EID_MASK, EPOCH_SHIFT, LocalTable
 
 _STEP = 1000
 
@@ -79,11 +79,12 @@ class OwnStamps:
             positions = [DELETED]
         rows = []
         for key, disk, row in self._apply.rows.load(table, keys):
-            epoch = _top_epoch(row)
+            top = max(_stamps(row))
             owner = self._owner(key)
-            if owner is None:
-                self._apply.recompute_later(table, [key])
+            if owner is None or any(stamp & EID_MASK == info.eid for stamp in _stamps(row)):
+                self._apply.recompute_later(table, [key])  # or the entry has written the row before
                 continue
+            epoch = top >> EPOCH_SHIFT
             stamp = (epoch + (1 if epoch and owner == self._user else 0)) << EPOCH_SHIFT | info.eid
             for at in positions:
                 value = (1 if change.action is Action.DELETE else 0) if at == DELETED else row.values[at]
@@ -97,6 +98,5 @@ class OwnStamps:
         return None if eid is None else self._log.info(eid).user
 
 
-def _top_epoch(row: RowState) -> int:
-    stamps = chain(row.stamps, [row.deleted_stamp], *(members for members in row.losers.values()))
-    return max(stamps) >> EPOCH_SHIFT
+def _stamps(row: RowState) -> list[int]:
+    return [*row.stamps, row.deleted_stamp, *chain.from_iterable(row.losers.values())]
