@@ -126,6 +126,7 @@ class Device:
             peers=self._peers,
             events=self._events,
             saw_peer=self._saw_peer,
+            lost_steady=lambda: self._meeting.retry(),
             config=self._config,
         )
         self._meeting = Meeting(

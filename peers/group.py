@@ -160,7 +160,7 @@ class Group:
 
     def watch(self, sql: str, parameters: Parameters = ()) -> LiveQuery:
         """``async for rows in group.watch(sql)``: now, and again whenever a commit changes its rows."""
-        return LiveQuery(self._context.replica.reader, self._context.replica.feed, sql, parameters)
+        return LiveQuery(self._context.replica.store, self._context.replica.feed, sql, parameters)
 
     async def state_hash(self) -> bytes:
         """32 bytes that are equal on two replicas exactly when they show the same rows, tombstones and conflicts."""

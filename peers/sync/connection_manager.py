@@ -182,7 +182,7 @@ class ConnectionManager(Actor[Message]):
         for context in list(self._contexts.values()):
             link = context.links.get(connection.peer.device)
             if link is not None and link.remote.connection is connection:
-                await context.sync.tell(RouteClosed(link.remote))
+                await context.tell_sync(RouteClosed(link.remote))
 
     # --- routes -------------------------------------------------------------------------------------------------------
 
@@ -216,7 +216,7 @@ class ConnectionManager(Actor[Message]):
         context = self._contexts.get(group)
         link = context.links.get(peer.device) if context is not None else None
         if context is not None and link is not None and link.remote.connection is peer.connection:
-            await context.sync.tell(RouteClosed(link.remote))
+            await context.tell_sync(RouteClosed(link.remote))
 
     async def _notify(self, connection: Connection, method: str, arguments: list[Any]) -> None:
         await connection.notify(messages.CONNECTION_SLOT, method, arguments)
@@ -240,7 +240,7 @@ class ConnectionManager(Actor[Message]):
         peer.opening.discard(message.group)
         if message.info is not None and context is not None:
             peer.slots.opened(message.slot, message.group)
-            await context.sync.tell(RouteOpened(RemoteDevice(peer.connection, message.slot), message.info))
+            await context.tell_sync(RouteOpened(RemoteDevice(peer.connection, message.slot), message.info))
 
     def _accept_route(self, connection: Connection, slot: int, group: GroupId) -> NetworkInfo:
         peer, context = self._peer_of(connection), self._contexts.get(group)

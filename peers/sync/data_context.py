@@ -4,13 +4,16 @@ Opened from its file, made new, or pending until a member sends the group's log.
 reverse order and closes the file.
 """
 
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import TypedDict
 
+from actors.errors import ActorStopped
 from actors.ref import Ref
 from actors.restart import Strategy
 from actors.supervisor import Supervisor
-from peers.config import Config
+from peers.config import Config, StoreConfig
 from peers.model.ids import INCARNATION_BYTES, DeviceId, GroupId
 from peers.model.operations import SignedBytes
 from peers.model.trust import LocalIdentity, PeerIdentity
@@ -22,6 +25,13 @@ from peers.sync.device_sync import DeviceSync
 from peers.sync.device_sync import Message as SyncMessage
 from peers.sync.peer_link import PeerLink
 from peers.sync.replica import Replica
+
+
+class _StoreArguments(TypedDict):
+    author: Author
+    now_ms: Callable[[], int]
+    random_bytes: Callable[[int], bytes]
+    config: StoreConfig
 
 
 class DataContext:
@@ -52,11 +62,15 @@ class DataContext:
         )
         self._path = path
         principal = identity.device_key.public if personal else identity.user
-        self._author = Author(principal, identity.device_key)
         self._device_store = device_store
-        self._now_ms = now_ms
         self._random_bytes = random_bytes
         self._config = config
+        self._arguments: _StoreArguments = {
+            "author": Author(principal, identity.device_key),
+            "now_ms": now_ms,
+            "random_bytes": random_bytes,
+            "config": config.store,
+        }
         self._supervisor: Supervisor | None = None
         self._sync: Ref[SyncMessage] | None = None
 
@@ -64,11 +78,11 @@ class DataContext:
     def pending(self) -> bool:
         return self.replica.pending
 
-    @property
-    def sync(self) -> Ref[SyncMessage]:
-        if self._sync is None:
-            raise RuntimeError("the data context was not started")
-        return self._sync
+    async def tell_sync(self, message: SyncMessage) -> None:
+        """Post to the group's DeviceSync. In a stop the group may be gone already: then nobody needs to know."""
+        if self._sync is not None:
+            with contextlib.suppress(ActorStopped):
+                await self._sync.tell(message)
 
     def admits(self, peer: PeerIdentity) -> bool:
         """Whether this group's own log makes the peer a member (of any role)."""
@@ -82,7 +96,7 @@ class DataContext:
         if operations:
             self.replica.attach(*await self._create(operations))
         elif self._path.exists():
-            store = GroupStore.open(self._path, group_id=self.group_id, nonce=self._nonce(), **self._arguments())
+            store = GroupStore.open(self._path, group_id=self.group_id, nonce=self._nonce(), **self._arguments)
             self.replica.attach(store, await self._start_writer(store))
         if self._sync is None:
             await self._start_sync()
@@ -93,7 +107,7 @@ class DataContext:
             self.replica.store.close()
 
     async def _create(self, operations: Sequence[SignedBytes]) -> tuple[GroupStore, Ref[WriterMessage]]:
-        store = GroupStore.create(self._path, list(operations), nonce=self._nonce(), **self._arguments())
+        store = GroupStore.create(self._path, list(operations), nonce=self._nonce(), **self._arguments)
         return store, await self._start_writer(store)
 
     async def _start_writer(self, store: GroupStore) -> Ref[WriterMessage]:
@@ -121,11 +135,3 @@ class DataContext:
             nonce = self._random_bytes(INCARNATION_BYTES)
             self._device_store.set_group_nonce(self.group_id, nonce)
         return nonce
-
-    def _arguments(self) -> dict[str, object]:
-        return {
-            "author": self._author,
-            "now_ms": self._now_ms,
-            "random_bytes": self._random_bytes,
-            "config": self._config.store,
-        }

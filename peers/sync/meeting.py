@@ -96,6 +96,11 @@ class Meeting:
         for address in self._wanted:
             await self._dialer.want(address)
 
+    def retry(self) -> None:
+        """Do not wait out the back-off: try all wanted addresses that are not connected now."""
+        if self._online:
+            self._dialer.retry()
+
     def status(self) -> dict[str, Any]:
         return {
             "online": self._online,

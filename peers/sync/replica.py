@@ -72,7 +72,7 @@ class Replica:
 
     def attach(self, store: GroupStore, writer: Ref[WriterMessage]) -> None:
         self._store, self._writer = store, writer
-        self._reader = SqlDoor(store.database.reader(), dict)
+        self._reader = SqlDoor(store.database.shared_reader, dict)
 
     @property
     def pending(self) -> bool:

@@ -4,11 +4,13 @@ Rights are checked on every call: the slot names a group, and that group's own l
 member. Everything else is `not_available`, at the same cost.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import trio
 
+from actors.errors import ActorStopped
 from actors.ref import Ref
 from peers.config import Config
 from peers.errors import ProtocolError, RemoteError, WireFault
@@ -35,14 +37,20 @@ class Router:
         peers: dict[DeviceId, Peer],
         events: ConnectionEvents,
         saw_peer: Callable[[DeviceId, UserId, str, str], None],
+        lost_steady: Callable[[], None],
         config: Config,
     ) -> None:
-        """`saw_peer(device, user, name, dialled address or "")` writes down who was connected."""
+        """
+        Args:
+            saw_peer: (device, user, name, dialled address or ""): writes down who was connected.
+            lost_steady: a connection of some age has ended: other ways to that device are worth a try at once.
+        """
         self._manager = manager
         self._contexts = contexts
         self._peers = peers
         self._events = events
         self._saw_peer = saw_peer
+        self._lost_steady = lost_steady
         self._config = config
 
     def on_connecting(self, remote: str, dialled: bool) -> None:
@@ -67,7 +75,11 @@ class Router:
         connection.spawn(self._compare_digests, connection)
 
     async def on_closed(self, connection: Connection | None, reason: CloseReason) -> None:
-        if connection is not None:
+        if connection is None:
+            return
+        if trio.current_time() - connection.statistics().opened_at >= self._config.net.dial_steady_seconds:
+            self._lost_steady()
+        with contextlib.suppress(ActorStopped):
             await self._manager.tell(Ended(connection, reason))
 
     async def on_call(self, connection: Connection, slot: int, method: str, arguments: Any) -> Any:
@@ -85,7 +97,7 @@ class Router:
             elif method == messages.NOTIFY_OF_CHANGES:
                 context = self._context(connection, slot)
                 notification = Notification.from_wire(arguments)
-                await context.sync.tell(Notified(connection.peer.device, notification))
+                await context.tell_sync(Notified(connection.peer.device, notification))
         except BadEncoding as error:
             raise ProtocolError(WireFault.BAD_ENCODING, f"{method}: {error}") from error
         except NotAvailable:
@@ -165,4 +177,4 @@ class Router:
         info = await RemoteDevice(connection, slot).get_network_info()
         context = self._contexts.get(group)
         if context is not None:
-            await context.sync.tell(Heard(connection.peer.device, info))
+            await context.tell_sync(Heard(connection.peer.device, info))
