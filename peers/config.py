@@ -60,6 +60,8 @@ class StoreConfig:
     """Rows between two checkpoints of the event loop: about 2 ms."""
     transactions_per_entry: int = 256
     """User transactions in one group commit: beyond it the signature and the sync are shared enough."""
+    import_rows: int = 2000
+    """Rows of one commit of `import`. Measured: 5,000 gain 5 % and hold the event loop twice as long."""
     writer_queue: int = 1024
     """Messages that may wait for the table writer: four full group commits. Then callers wait."""
     ingest_entries: int = 256

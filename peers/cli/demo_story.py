@@ -5,10 +5,10 @@ A makes the group and imports; B and C join and receive, C from B only. The link
 A's edits through B, and checks A's signatures itself.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import trio
 
@@ -73,6 +73,14 @@ class Outcome:
         return found
 
 
+class _State(NamedTuple):
+    """How a device stands while the others wait for it."""
+
+    rows: int
+    conflicts: int
+    entries: int
+
+
 @dataclass(frozen=True)
 class _Column:
     name: str
@@ -114,7 +122,8 @@ class Story:
             await self._b.ask("withhold", {"group": self._group})
             self._live.say("(--break: B will keep one entry from C)")
         await self._reunite(csv_rows)
-        devices = [await self._describe(device) for device in self._all]
+        hashes = await self._hashes(self._all)
+        devices = [await self._describe(device, mark) for device, mark in zip(self._all, hashes, strict=True)]
         conflicts = await self._conflicts()
         return Outcome(csv_rows, import_rate, sync_rate, wire_bytes / max(csv_rows, 1), conflicts, devices)
 
@@ -150,7 +159,7 @@ class Story:
         self._live.say("B connects to A, C connects to B; neither knows more than that one address")
         await self._b.ask("connect", {"address": self._a.address})
         await self._c.ask("connect", {"address": self._b.address})
-        await self._wait(lambda found: all(rows == csv_rows for rows, _ in found), (self._b, self._c), csv_rows)
+        await self._wait(lambda found: all(state.rows == csv_rows for state in found), (self._b, self._c), csv_rows)
         seconds = trio.current_time() - began
         status = await self._b.ask("status")
         wire = sum(c["bytes_in"] for c in status["connections"] if c["device"] == self._a.device)
@@ -189,59 +198,74 @@ class Story:
             await device.ask("online")
         self._live.say("The links return: A – B – C")
         began = trio.current_time()
+        settled = self._is_settled(csv_rows - 1)
         try:
-            await self._wait(self._is_settled(csv_rows - 1), self._all, csv_rows - 1, hashes=True)
+            await self._wait(settled, self._all, csv_rows - 1)
+            self._live.say(f"All three hold the same entries after {trio.current_time() - began:.2f} s")
+            await self._wait(settled, self._all, csv_rows - 1, hashes=True)
+            self._live.say("Their state hashes, over every cell, are equal")
         except DemoFailed as error:
             self._live.say(str(error))
-            return
-        self._live.say(f"All three are equal again after {trio.current_time() - began:.2f} s")
 
-    def _is_settled(self, rows: int) -> Callable[[list[tuple[int, int]]], bool]:
-        return lambda found: all(state == (rows, 1) for state in found)
+    def _is_settled(self, rows: int) -> Callable[[list[_State]], bool]:
+        """Rows and conflicts as expected, and as many entries everywhere: only then are hashes worth computing."""
+        return lambda found: all(
+            state.rows == rows and state.conflicts == 1 and state.entries == found[0].entries for state in found
+        )
 
     async def _wait(
         self,
-        done: Callable[[list[tuple[int, int]]], bool],
+        done: Callable[[list[_State]], bool],
         devices: tuple[DemoDevice, ...],
         rows: int,
         *,
         hashes: bool = False,
     ) -> None:
-        """Until `done` of (rows, conflicts) of the devices, and equal state hashes. Raises DemoFailed for a stall."""
+        """Until `done` of the devices' states, and equal hashes if asked for. Raises DemoFailed for a stall."""
         stall = BROKEN_STALL_SECONDS if self._broken else STALL_SECONDS
         last: object = None
         moved = trio.current_time()
         with self._live.receiving([device.name for device in devices], rows) as show:
             while trio.current_time() < moved + stall:
                 found = [await self._progress(device) for device in devices]
-                state: object = found
-                show([rows_now for rows_now, _ in found])
+                now: object = found
+                show([state.rows for state in found])
                 if done(found):
-                    marks = {await self._hash(device) for device in devices} if hashes else {""}
-                    if len(marks) == 1:
+                    marks = await self._hashes(devices) if hashes else [""]
+                    if len(set(marks)) == 1:
                         return
-                    state = (found, marks)
-                if state != last:
-                    last, moved = state, trio.current_time()
+                    now = (found, marks)
+                if now != last:
+                    last, moved = now, trio.current_time()
                 await trio.sleep(_POLL_SECONDS)
         raise DemoFailed(f"nothing moved any more for {stall:.0f} s, and the devices are not equal")
 
-    async def _progress(self, device: DemoDevice) -> tuple[int, int]:
+    async def _progress(self, device: DemoDevice) -> _State:
         status = await device.ask("status")
         groups: list[dict[str, Any]] = status["groups"]
         group = next((group for group in groups if group["id"] == self._group), {})
-        return int(group.get("rows", {}).get(TABLE, 0)), int(group.get("conflicts") or 0)
+        rows = int(group.get("rows", {}).get(TABLE, 0))
+        return _State(rows, int(group.get("conflicts", 0)), int(group.get("entries", 0)))
 
-    async def _hash(self, device: DemoDevice) -> str:
-        return str(await device.ask("state_hash", {"group": self._group}))
+    async def _hashes(self, devices: Sequence[DemoDevice]) -> list[str]:
+        """State hashes, computed side by side: each reads every cell."""
+        hashes = [""] * len(devices)
 
-    async def _describe(self, device: DemoDevice) -> DeviceOutcome:
+        async def ask(place: int, device: DemoDevice) -> None:
+            hashes[place] = await device.ask("state_hash", {"group": self._group})
+
+        async with trio.open_nursery() as nursery:
+            for place, device in enumerate(devices):
+                nursery.start_soon(ask, place, device)
+        return hashes
+
+    async def _describe(self, device: DemoDevice, state_hash: str) -> DeviceOutcome:
         status = await device.ask("status")
         met = {peer["device"] for peer in status["known_peers"]} | {c["device"] for c in status["connections"]}
         names = sorted(other.name for other in self._all if other.device in met)
         rows = (await device.query(self._group, f"SELECT count(*) FROM {TABLE}"))[0][0]
-        conflicts = (await self._progress(device))[1]
-        return DeviceOutcome(device.name, rows, conflicts, await self._hash(device), names)
+        conflicts = (await self._progress(device)).conflicts
+        return DeviceOutcome(device.name, rows, conflicts, state_hash, names)
 
     async def _conflicts(self) -> list[Conflict]:
         """As C shows them, which was there when neither value was written."""

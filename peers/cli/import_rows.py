@@ -16,15 +16,13 @@ import trio
 from peers.cli.control_socket import Progress
 from peers.cli.csv_file import CsvFile
 from peers.cli.csv_types import BadLine, TypeInference, column_names, columns_of, convert_rows
-from peers.config import MIB
+from peers.config import MIB, StoreConfig
 from peers.errors import UsageError
 from peers.group import Group
 from peers.model import codec
 from peers.model.schema import Column, Table, check_name
 from peers.store.transaction import Transaction
 
-BATCH_ROWS = 1000
-"""Rows of one commit."""
 SCAN_ROWS = 1000
 """Rows between two checkpoints of the event loop while the file is only read."""
 BAD_LINES_TOLD = 1000
@@ -181,6 +179,7 @@ class _Importer:
         self._plan = plan
         self._mark = mark
         self._progress = progress
+        self._batch_rows = StoreConfig().import_rows
         self._rows = 0
         self._bad = 0
 
@@ -194,7 +193,7 @@ class _Importer:
         with CsvFile(self._plan.path, delimiter=self._plan.delimiter) as file:
             if start:
                 file.skip_to(start)
-            for rows, numbers, bad in _batches(file, BATCH_ROWS):
+            for rows, numbers, bad in _batches(file, self._batch_rows):
                 await self._commit(rows, numbers, bad, file.next_line)
                 done = {"phase": "rows", "bytes": file.position_bytes, "of_bytes": size, "rows": self._rows}
                 await self._progress(done)
