@@ -179,9 +179,11 @@ class Transaction:
         return bool(old)
 
     def restore(self, table: str, key: Any) -> bool:
-        """Bring a deleted row back with its newest values; whether there was one. Raises NotAllowed."""
+        """Bring a deleted row back with its newest values; whether there was one. Raises BadValue, NotAllowed."""
         found = self._writable(table)
         checked = found.check_key(key)
+        if self._connection.execute(found.select_one, checked).fetchone() is not None:
+            return False  # it is visible; what may still lie aside is older than it
         with self._savepoint():
             deleted = self._journal.deleted_row(found, checked)
             if deleted is not None:
