@@ -22,7 +22,7 @@ from peers.model.version_vector import VersionVector
 from peers.store.capture import SqlDoor
 from peers.store.commit_feed import CommitFeed
 from peers.store.group_store import GroupStore
-from peers.store.pages import Page
+from peers.store.change_log import Page
 from peers.store.writer import AddOperations, BeginPublishing, Ingest, IssueOperation
 from peers.store.writer import Message as WriterMessage
 
