@@ -44,7 +44,14 @@ class Notified:
     notification: Notification
 
 
-Message = RouteOpened | RouteClosed | Heard | Notified
+@dataclass(frozen=True)
+class MinutePassed:
+    """There has been contact for so long: what still waits for an entry that nobody sends is applied without it."""
+
+    contact_seconds: float
+
+
+Message = RouteOpened | RouteClosed | Heard | Notified | MinutePassed
 
 
 class DeviceSync(Actor[Message]):
@@ -70,6 +77,8 @@ class DeviceSync(Actor[Message]):
                     self._links[device].heard(info.vector, info.control_heads, again=True)
             case Notified(device, notification):
                 await self._take(device, notification)
+            case MinutePassed(contact_seconds):
+                await self._replica.apply_parked(contact_seconds)
 
     async def _take(self, device: DeviceId, notification: Notification) -> None:
         if notification.operations or notification.entries:

@@ -184,6 +184,11 @@ class Replica:
         except PeersError:
             return False
 
+    async def apply_parked(self, contact_seconds: float) -> None:
+        """Let entries that wait only for others' entries be applied, after `parked_after_seconds` of contact."""
+        if self._store is not None and self._store.status()["parked"]:
+            await self.writer.ask(Ingest((), contact_seconds=contact_seconds))
+
     async def membership_changed(self) -> None:
         """After an operation of our own: offers may change."""
         await self._on_membership()

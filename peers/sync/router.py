@@ -21,7 +21,7 @@ from peers.net.remote_device import RemoteDevice
 from peers.sync.connection_events import ConnectionEvent, ConnectionEventKind, ConnectionEvents
 from peers.sync.connection_manager import Admit, Ended, Message, NotAvailable, Offered, Peer, PeerOpensRoute
 from peers.sync.data_context import DataContext
-from peers.sync.device_sync import Heard, Notified, answer_list_changes, network_info
+from peers.sync.device_sync import Heard, MinutePassed, Notified, answer_list_changes, network_info
 from peers.wire import messages
 from peers.wire.messages import ListChanges, NetworkInfo, Notification
 
@@ -172,6 +172,10 @@ class Router:
                 raise ProtocolError(WireFault.BAD_ENCODING, str(error)) from error
             except RemoteError:
                 continue
+            for group in routes.values():
+                context = self._contexts.get(group)
+                if context is not None:
+                    await context.tell_sync(MinutePassed(trio.current_time() - peer.opened_seconds))
 
     async def _refresh(self, connection: Connection, slot: int, group: GroupId) -> None:
         info = await RemoteDevice(connection, slot).get_network_info()
