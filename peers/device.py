@@ -60,12 +60,15 @@ async def open_device(
     settings = config or Config()
     with open_home(home) as opened:
         device_store = DeviceStore(opened.device_db_path, settings.store)
+        contexts: dict[GroupId, DataContext] = {}
         try:
             async with open_supervisor("device", on_event=_log_event) as root:
-                device = Device(opened, device_store, root, settings, now_ms, random_bytes)
+                device = Device(opened, device_store, contexts, root, settings, now_ms, random_bytes)
                 await device._start(network or WebSocketNetwork(settings.net))
                 yield device
         finally:
+            for context in contexts.values():
+                context.close_store()
             device_store.close()
 
 
@@ -92,6 +95,7 @@ class Device:
         self,
         home: Home,
         device_store: DeviceStore,
+        contexts: dict[GroupId, DataContext],
         root: Supervisor,
         config: Config,
         now_ms: Callable[[], int],
@@ -104,7 +108,7 @@ class Device:
         self._now_ms = now_ms
         self._random_bytes = random_bytes
         self._events = ConnectionEvents()
-        self._contexts: dict[GroupId, DataContext] = {}
+        self._contexts = contexts
         self._names: dict[GroupId, str] = {}
         self._peers: dict[DeviceId, Peer] = {}
 
