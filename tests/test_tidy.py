@@ -31,7 +31,7 @@ LAYERS = {
 """Imports run strictly downward: a file may import its own layer's folder, and lower numbers."""
 
 PURE = ("peers.model", "peers.wire")
-PURE_MAY_NOT_IMPORT = {"trio", "apsw", "os", "time", "random", "secrets", "socket", "threading", "datetime", "pathlib"}
+PURE_MAY_NOT_IMPORT = {"trio", "apsw", "os", "time", "random", "secrets", "socket", "threading", "pathlib"}
 LINES_MAX = 420
 FUNCTION_LINES_MAX = 60
 
