@@ -40,7 +40,7 @@ class SlowPath:
         covered: dict[int, int] = {}
         for start in range(0, len(places), step):
             chunk = places[start : start + step]
-            loaded = list(self._rows.load(table, [key for key, _ in chunk]))
+            loaded = self._rows.load(table, [key for key, _ in chunk])
             for (_, at), (_, _, row) in zip(chunk, loaded, strict=True):
                 for position, values in cells:
                     self._join(row, position, info, stamp, values[at], covered)

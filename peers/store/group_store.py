@@ -364,8 +364,13 @@ class GroupStore:
         return appended
 
     def restore_row(self, table: LocalTable, key: tuple[Any, ...]) -> bool:
-        """Move a row that is kept aside back into the user's table; the RESTORE change is the door's to append."""
+        """Move a row that is kept aside back into the user's table; the RESTORE change is the door's to append.
+
+        False where there is none, or where the row is visible: inserted again in this very transaction.
+        """
         connection = self.database.connection
+        if connection.execute(f"SELECT 1 FROM {table.sql_name} WHERE {table.where_user}", key).fetchone() is not None:
+            return False
         row = connection.execute(f"SELECT * FROM {table.aside} WHERE {table.where_side}", key).fetchone()
         if row is None:
             return False

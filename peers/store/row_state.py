@@ -4,18 +4,21 @@ A row is visible (in the user's table), kept aside, or not there at all. For eac
 value and the other causally maximal writes. Used by the slow path and by recompute; the fast path never comes here.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import apsw
 
-from peers.model.ids import parse_row_id
+from peers.model.ids import ROW_ID_CHARS, parse_row_id
 from peers.model.schema import Value
 from peers.store.change_log import ChangeLog
 from peers.store.rows import DELETED, EID_MASK, EPOCH_SHIFT, LocalTable
 
 Key = tuple[Any, ...]
+DIGITS = frozenset("0123456789ABCDEFGHIJKLMNOPQRSTUV")
+"""What default ids are written in."""
 
 
 @dataclass(slots=True)
@@ -45,6 +48,8 @@ class OnDisk:
     visible: bool
     aside: bool
     side: bool
+    implied: int
+    """The stamp that the row's id implies, or 0."""
     base: int | None
     losers: bool
 
@@ -70,29 +75,62 @@ class RowStore:
             return 0
         return (1 << EPOCH_SHIFT | eid) if table.table.owned else eid
 
-    def load(self, table: LocalTable, keys: Sequence[Key]) -> Iterator[tuple[Key, OnDisk, RowState]]:
+    def implied_bases(self, table: LocalTable, keys: Sequence[Key]) -> list[int]:
+        """`implied_base` of many keys: the ids of one entry differ in their ordinal only."""
+        if not table.table.default_id:
+            return [0] * len(keys)
+        found: dict[str, int] = {}
+        result = []
+        for key in keys:
+            text = key[0]
+            if len(text) != ROW_ID_CHARS or not DIGITS.issuperset(text[13:19]):
+                result.append(0)
+                continue
+            tag = text[:13] + text[19:]
+            base = found.get(tag)
+            if base is None:
+                base = found[tag] = self.implied_base(table, key)
+            result.append(base)
+        return result
+
+    def load(self, table: LocalTable, keys: Sequence[Key]) -> list[tuple[Key, OnDisk, RowState]]:
         """The rows of `keys`, in their order. A row that is not there is empty."""
+        self._stage(table, keys)
         losers: dict[Key, list[tuple[int, int, Value]]] = {}
         if self._connection.execute(f"SELECT 1 FROM {table.losers} LIMIT 1").fetchone() is not None:
             size = table.key_size
-            for row in self._connection.executemany(table.load_losers_text, keys):
+            for row in self._connection.execute(table.load_losers_text):
                 losers.setdefault(row[:size], []).append(row[size:])
-        rows = self._connection.executemany(table.load_text, keys).fetchall()
-        for key, row in zip(keys, rows, strict=True):
-            yield key, *self._read(table, key, row, losers.get(key, ()))
+        rows = self._connection.execute(table.load_text).fetchall()
+        bases = self.implied_bases(table, keys)
+        return [
+            (key, *self._read(table, base, row, losers.get(key, ())))
+            for key, base, row in zip(keys, bases, rows, strict=True)
+        ]
+
+    def _stage(self, table: LocalTable, keys: Sequence[Key]) -> None:
+        execute = self._connection.execute
+        execute(table.stage_text)
+        execute(f"DELETE FROM {table.stage}")
+        size = table.rows_per_statement(table.key_size)
+        flat = list(chain.from_iterable(keys))
+        width = size * table.key_size
+        for start in range(0, len(flat), width):
+            part = flat[start : start + width]
+            execute(table.stage_insert_text(len(part) // table.key_size), part)
 
     def _read(
-        self, table: LocalTable, key: Key, row: Sequence[Any], losers: Iterable[tuple[int, int, Value]]
+        self, table: LocalTable, implied: int, row: Sequence[Any], losers: Iterable[tuple[int, int, Value]]
     ) -> tuple[OnDisk, RowState]:
         width = len(table.by_position)
         visible, aside, side = bool(row[0]), bool(row[1 + width]), bool(row[2 + 2 * width])
         explicit_base = row[3 + 2 * width]
         state = empty_row(table)
-        disk = OnDisk(visible, aside, side, explicit_base, False)
+        disk = OnDisk(visible, aside, side, implied, explicit_base, False)
         if not visible and not aside:
             return disk, state
         state.values = list(row[1 : 1 + width] if visible else row[2 + width : 2 + 2 * width])
-        base = explicit_base if explicit_base is not None else self.implied_base(table, key)
+        base = explicit_base if explicit_base is not None else implied
         deleted_stamp = row[4 + 2 * width]
         state.deleted_stamp = base if deleted_stamp is None else deleted_stamp
         state.deleted = 0 if visible else 1
@@ -121,7 +159,7 @@ class RowStore:
                 put_user.append((*key, *row.values))
             elif exists:
                 put_aside.append((*key, *row.values))
-            stamps = self._stamps(table, key, disk, row) if exists else None
+            stamps = self._stamps(table, disk, row) if exists else None
             if stamps is not None:
                 put_side.append((*key, *stamps))
             elif disk.side:
@@ -144,9 +182,9 @@ class RowStore:
             if keys:
                 self._connection.executemany(text, keys)
 
-    def _stamps(self, table: LocalTable, key: Key, disk: OnDisk, row: RowState) -> list[int | None] | None:
+    def _stamps(self, table: LocalTable, disk: OnDisk, row: RowState) -> list[int | None] | None:
         """The side row [b, d, c0 …]; None where all is as implied."""
-        implied = self.implied_base(table, key)
+        implied = disk.implied
         base = implied or disk.base or row.deleted_stamp or max(row.stamps)
         eid = base & EID_MASK
         result: list[int | None] = [None if base == implied else base]

@@ -188,24 +188,41 @@ class LocalTable:
 
     # --- Statements by key -------------------------------------------------------------------------------------------
 
+    @property
+    def stage(self) -> str:
+        """A temporary table of keys, by which many rows are read at once."""
+        return f"temp._peers_k{self.number}"
+
+    @cached_property
+    def stage_text(self) -> str:
+        keys = ", ".join(f"k{i} {column.type.value}" for i, column in enumerate(self.table.key))
+        return f"CREATE TABLE IF NOT EXISTS {self.stage}({keys})"
+
+    def stage_insert_text(self, rows: int) -> str:
+        row = "(" + ",".join("?" * self.key_size) + ")"
+        return f"INSERT INTO {self.stage} VALUES {','.join([row] * rows)}"
+
     @cached_property
     def load_text(self) -> str:
-        """One row for every key: visible?, its cells, aside?, its cells, side row?, b, d, stamps."""
+        """One row for every staged key, in their order: visible?, its cells, aside?, its cells, side?, b, d, stamps."""
         user = ", ".join(["u." + self.key_names[0] + " IS NOT NULL", *(f"u.{quote(c.name)}" for c in self.by_position)])
         places = range(len(self.by_position))
         aside = ", ".join(["a.k0 IS NOT NULL", *(f"a.c{i}" for i in places)])
         stamps = ", ".join(["s.k0 IS NOT NULL", "s.b", "s.d", *(f"s.c{i}" for i in places)])
-        on_user = " AND ".join(f"u.{name}=?{i + 1}" for i, name in enumerate(self.key_names))
-        on_aside = " AND ".join(f"a.k{i}=?{i + 1}" for i in range(self.key_size))
-        on_stamps = " AND ".join(f"s.k{i}=?{i + 1}" for i in range(self.key_size))
+        on_user = " AND ".join(f"u.{name}=q.k{i}" for i, name in enumerate(self.key_names))
+        on_aside = " AND ".join(f"a.k{i}=q.k{i}" for i in range(self.key_size))
+        on_stamps = " AND ".join(f"s.k{i}=q.k{i}" for i in range(self.key_size))
         return (
-            f"SELECT {user}, {aside}, {stamps} FROM (SELECT 1) LEFT JOIN {self.sql_name} u ON {on_user} "
-            f"LEFT JOIN {self.aside} a ON {on_aside} LEFT JOIN {self.stamps} s ON {on_stamps}"
+            f"SELECT {user}, {aside}, {stamps} FROM {self.stage} q LEFT JOIN {self.sql_name} u ON {on_user} "
+            f"LEFT JOIN {self.aside} a ON {on_aside} LEFT JOIN {self.stamps} s ON {on_stamps} ORDER BY q.rowid"
         )
 
     @cached_property
     def load_losers_text(self) -> str:
-        return f"SELECT {self.side_key}, c, s, v FROM {self.losers} WHERE {self.where_side}"
+        """Of every staged key. CROSS: otherwise the planner reads all losers of the table."""
+        keys = ", ".join(f"q.k{i}" for i in range(self.key_size))
+        on = " AND ".join(f"m.k{i}=q.k{i}" for i in range(self.key_size))
+        return f"SELECT {keys}, m.c, m.s, m.v FROM {self.stage} q CROSS JOIN {self.losers} m ON {on}"
 
     @cached_property
     def put_user_text(self) -> str:

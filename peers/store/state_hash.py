@@ -13,10 +13,8 @@ from peers.model.state import DELETED as DELETED_ID
 from peers.model.state import Stamp, StateSums, cell_prefix, encode_cell, encoded_row_digest
 from peers.store.catalog import Catalog
 from peers.store.change_log import ChangeLog
-from peers.store.row_state import RowStore
+from peers.store.row_state import DIGITS, RowStore
 from peers.store.rows import DELETED, EID_MASK, EPOCH_SHIFT, LocalTable, quote
-
-_DIGITS = frozenset("0123456789ABCDEFGHIJKLMNOPQRSTUV")
 
 
 class StateHasher:
@@ -77,7 +75,7 @@ class StateHasher:
         return cells
 
     def _base(self, table: LocalTable, key: str) -> int:
-        if len(key) != ROW_ID_CHARS or not _DIGITS.issuperset(key[13:19]):
+        if len(key) != ROW_ID_CHARS or not DIGITS.issuperset(key[13:19]):
             return 0
         tag = key[:13] + key[19:]
         found = self._bases.get(tag)
