@@ -327,7 +327,7 @@ def check_values(column: Column, values: Sequence[Any]) -> None:
         raise BadValue(f"column {column.name}: {type(wrong).__name__} in a column of type {column.type.value}")
     for kind in kinds:
         # Set-wise, because a bulk write has thousands of values per column.
-        chosen = [value for value in values if type(value) is kind] if mixed else values
+        chosen: Sequence[Any] = [value for value in values if type(value) is kind] if mixed else values
         if kind is int and not _are_int64(chosen):
             raise BadValue(f"column {column.name}: an integer beyond 64 bits")
         if kind is float and not _are_plain_floats(chosen):
