@@ -106,7 +106,7 @@ class Apply:
 
     def is_open(self, table: LocalTable, keys: Iterable[Key]) -> bool:
         opened = self._open.get(table.number)
-        return bool(opened) and not opened.isdisjoint(keys)
+        return opened is not None and not opened.isdisjoint(keys)
 
     def open_keys(self, table: LocalTable) -> frozenset[Key]:
         return frozenset(self._open.get(table.number, ()))

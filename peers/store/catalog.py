@@ -14,6 +14,7 @@ from peers.model import codec
 from peers.model.entries import Action
 from peers.model.schema import Schema, Table
 from peers.store.change_log import EntryInfo, from_sql_u64, sql_u64
+from peers.store.database import fetch_all
 from peers.store.rows import LocalTable, quote
 
 DDL = (
@@ -59,7 +60,7 @@ class Catalog:
     def load(self, schema: Schema) -> None:
         """Read what is held in memory anew. `schema` is the one that was last applied."""
         self.schema = schema
-        self._numbers = dict(self._connection.execute("SELECT table_id, tid FROM _peers_table").fetchall())
+        self._numbers = dict(fetch_all(self._connection, "SELECT table_id, tid FROM _peers_table"))
         self._shapes.clear()
         self._shape_numbers.clear()
         shapes = self._connection.execute("SELECT shape, tid, action, cols FROM _peers_shape")
@@ -136,7 +137,7 @@ class Catalog:
         """branch → last seq that wrote the table."""
         found = self._wrote.get(tid)
         if found is None:
-            rows = self._connection.execute("SELECT log, seq, hlc FROM _peers_wrote WHERE tid=?", (tid,)).fetchall()
+            rows = fetch_all(self._connection, "SELECT log, seq, hlc FROM _peers_wrote WHERE tid=?", (tid,))
             found = self._wrote[tid] = {branch: seq for branch, seq, _ in rows}
             self._wrote_hlc[tid] = max((from_sql_u64(hlc) for _, _, hlc in rows), default=0)
         return found

@@ -18,6 +18,7 @@ import apsw
 from peers.model.entries import Header, RawEntry, decode_header
 from peers.model.ids import ZERO_HASH, Hash, LogId, UserId, row_maker
 from peers.model.version_vector import Head, VersionVector
+from peers.store.database import fetch_all, fetch_one
 
 DDL = (
     "CREATE TABLE _peers_log(log INTEGER PRIMARY KEY, device BLOB NOT NULL, inc BLOB NOT NULL, parent INT, base INT, "
@@ -131,7 +132,7 @@ class ChangeLog:
             "SELECT log, device, inc, parent, base, cut, seq, hash FROM _peers_log ORDER BY log"
         ):
             self._remember(Branch(number, LogId(device, inc), parent, base or 0, cut, seq, digest))
-        self._users = dict(connection.execute("SELECT author, user FROM _peers_author").fetchall())
+        self._users = dict(fetch_all(connection, "SELECT author, user FROM _peers_author"))
         self._authors = {user: number for number, user in self._users.items()}
         self._next_eid = connection.execute("SELECT coalesce(max(eid), 0) + 1 FROM _peers_entry").get
         self._next_branch = max(self.branches, default=0) + 1
@@ -287,9 +288,9 @@ class ChangeLog:
     def info(self, eid: int) -> EntryInfo:
         found = self._infos.get(eid)
         if found is None:
-            branch, seq, hlc, digest, author = self._connection.execute(
-                "SELECT log, seq, hlc, hash, author FROM _peers_entry WHERE eid=?", (eid,)
-            ).fetchone()
+            branch, seq, hlc, digest, author = fetch_one(
+                self._connection, "SELECT log, seq, hlc, hash, author FROM _peers_entry WHERE eid=?", (eid,)
+            )
             found = _info(
                 eid, branch, self.branches[branch].log, seq, from_sql_u64(hlc), digest, self._users[author]
             )  # fmt: skip
@@ -318,15 +319,11 @@ class ChangeLog:
         return [StoredLeaf(*row) for row in rows]
 
     def leaf(self, lid: int) -> StoredLeaf:
-        shape, rows, data = self._connection.execute(
-            "SELECT shape, rows, data FROM _peers_leaf WHERE lid=?", (lid,)
-        ).fetchone()
+        shape, rows, data = fetch_one(self._connection, "SELECT shape, rows, data FROM _peers_leaf WHERE lid=?", (lid,))
         return StoredLeaf(shape, rows, data)
 
     def raw(self, eid: int) -> RawEntry:
-        header, signature = self._connection.execute(
-            "SELECT header, sig FROM _peers_entry WHERE eid=?", (eid,)
-        ).fetchone()
+        header, signature = fetch_one(self._connection, "SELECT header, sig FROM _peers_entry WHERE eid=?", (eid,))
         return RawEntry(header, signature, tuple(leaf.data for leaf in self.leaves(eid)))
 
     # --- Ids ---------------------------------------------------------------------------------------------------------

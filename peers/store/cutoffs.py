@@ -12,6 +12,7 @@ import apsw
 from peers.model.entries import Flag
 from peers.model.ids import LogId
 from peers.store.change_log import Branch, ChangeLog, State
+from peers.store.database import fetch_all
 from peers.store.waiting import Waiting
 
 
@@ -54,9 +55,9 @@ class Cutoffs:
 
     def _change(self, branch: Branch, state: State, where: str, seq: int) -> None:
         """Entries that counted no longer do, or may again: their rows are counted anew, now or in their turn."""
-        rows = self._connection.execute(
-            f"SELECT eid FROM _peers_entry WHERE log=? AND {where} ORDER BY seq", (branch.number, seq)
-        ).fetchall()
+        rows = fetch_all(
+            self._connection, f"SELECT eid FROM _peers_entry WHERE log=? AND {where} ORDER BY seq", (branch.number, seq)
+        )
         for (eid,) in rows:
             self._unapply(eid, state)
 
@@ -84,18 +85,21 @@ class Cutoffs:
     def _ends(self, branch: Branch) -> list[tuple[int, int]]:
         """Applied entries at or below the cut-off, from the top down, as long as they could be cut in the middle."""
         assert branch.cut is not None
-        rows = self._connection.execute(
+        found: list[tuple[int, int]] = fetch_all(
+            self._connection,
             "SELECT eid, seq FROM _peers_entry WHERE log=? AND seq<=? AND state IN (0,3) ORDER BY seq DESC LIMIT 1",
             (branch.number, branch.cut),
-        ).fetchall()
-        return [(int(eid), int(seq)) for eid, seq in rows]
+        )
+        return found
 
     def _goes_on(self, log: LogId, seq: int, digest: bytes) -> bool:
         """Whether an applied entry follows this one."""
         for branch in self._log.logs[log]:
-            rows = self._connection.execute(
-                "SELECT eid FROM _peers_entry WHERE log=? AND seq=? AND state IN (0,3)", (branch.number, seq + 1)
-            ).fetchall()
+            rows = fetch_all(
+                self._connection,
+                "SELECT eid FROM _peers_entry WHERE log=? AND seq=? AND state IN (0,3)",
+                (branch.number, seq + 1),
+            )
             if any(self._log.header(eid).prev == digest for (eid,) in rows):
                 return True
         return False

@@ -8,10 +8,11 @@ triggers record other programs' writes only; `trusted_schema` is off, so functio
 `defensive` keeps SQL from corrupting the file.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import apsw
 
@@ -125,3 +126,13 @@ class Database:
             connection.close(True)
         self._readers.clear()
         self.connection.close(True)
+
+
+def fetch_all(connection: apsw.Connection, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+    """All rows of a query of our own, whose columns we know."""
+    return connection.execute(sql, parameters).fetchall()
+
+
+def fetch_one(connection: apsw.Connection, sql: str, parameters: Sequence[Any] = ()) -> Any:
+    """The first row of a query of our own that has one; None otherwise."""
+    return connection.execute(sql, parameters).fetchone()

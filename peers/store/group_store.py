@@ -29,7 +29,7 @@ from peers.store.causality import Causality
 from peers.store.change_log import ChangeLog, Page, from_sql_u64
 from peers.store.control_log import ControlLog, OperationsReport
 from peers.store.cutoffs import Cutoffs
-from peers.store.database import Database
+from peers.store.database import Database, fetch_all
 from peers.store.ingest import Ingest, IngestReport, Problem
 from peers.store.meta import Meta
 from peers.store.own_change import Appended, EntryDraft, OwnChange
@@ -247,8 +247,10 @@ class GroupStore:
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Rows of a SELECT, as last committed. For the program itself; users' SQL goes through the door."""
-        with self.database.errors():
-            return self.database.connection.execute(sql, parameters).fetchall()
+        database = self.database
+        with database.errors():
+            reader = database.connection if database.path == ":memory:" else database.shared_reader
+            return fetch_all(reader, sql, parameters)
 
     # --- Control operations ------------------------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ from peers.store.apply import Apply
 from peers.store.catalog import Catalog
 from peers.store.causality import Causality
 from peers.store.change_log import LEAF_BITS, Branch, ChangeLog, EntryInfo, State, StoredLeaf
+from peers.store.database import fetch_all
 from peers.store.meta import Meta
 from peers.store.own_change import Appended, EntryDraft, OwnChange
 from peers.store.own_stamps import OwnStamps
@@ -303,9 +304,11 @@ class OwnLog:
         """Go on under a new incarnation. Own entries above `published` are re-signed there: nobody has seen them."""
         old = self.branch
         published = min(published, old.seq)
-        tail = self._connection.execute(
-            "SELECT eid FROM _peers_entry WHERE log=? AND seq>? AND state<>2 ORDER BY seq", (old.number, published)
-        ).fetchall()
+        tail = fetch_all(
+            self._connection,
+            "SELECT eid FROM _peers_entry WHERE log=? AND seq>? AND state<>2 ORDER BY seq",
+            (old.number, published),
+        )
         before = self._past_deps(old, tail[0][0]) if tail else []
         self._meta.set_incarnation(self._random_bytes(INCARNATION_BYTES))
         former, self.id = self.id, LogId(self.id.device, self._meta.incarnation)

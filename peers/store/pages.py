@@ -14,6 +14,7 @@ from peers.model.entries import RawEntry
 from peers.model.ids import LogId
 from peers.model.version_vector import VersionVector
 from peers.store.change_log import Branch, ChangeLog, Page, State, from_sql_u64
+from peers.store.database import fetch_all
 
 _READ_AHEAD = 64
 _Place = tuple[int, bytes, bytes, int, int]
@@ -69,10 +70,11 @@ class Pages:
     def _read(self, branch: Branch, start: int, last: int) -> Iterator[_Place]:
         log = branch.log
         while start < last:
-            rows = self._connection.execute(
+            rows = fetch_all(
+                self._connection,
                 "SELECT eid, seq, hlc, state FROM _peers_entry WHERE log=? AND seq>? AND seq<=? ORDER BY seq LIMIT ?",
                 (branch.number, start, last, _READ_AHEAD),
-            ).fetchall()
+            )
             if not rows:
                 return
             for eid, seq, hlc, state in rows:

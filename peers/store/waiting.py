@@ -17,6 +17,7 @@ from peers.store.apply import Apply
 from peers.store.catalog import Catalog
 from peers.store.causality import Causality
 from peers.store.change_log import LEAF_BITS, ChangeLog, State
+from peers.store.database import fetch_all, fetch_one
 from peers.store.written import Written, WrittenLeaf, read_leaf
 
 
@@ -44,9 +45,9 @@ class Waiting:
     def load(self) -> None:
         """Read what waits anew."""
         self.parked, self.early = {}, {}
-        for eid, state in self._connection.execute(
-            "SELECT eid, state FROM _peers_entry WHERE state<>0 AND state<>2"
-        ).fetchall():
+        for eid, state in fetch_all(
+            self._connection, "SELECT eid, state FROM _peers_entry WHERE state<>0 AND state<>2"
+        ):
             waiter = _Waiter(eid, self._log.info(eid).branch, self._log.header(eid))
             (self.parked if state == State.PARKED else self.early)[eid] = waiter
 
@@ -89,7 +90,7 @@ class Waiting:
         """Apply an entry whose turn has come, and note its state."""
         log = self._log
         info = log.info(eid)
-        mark, ids = self._connection.execute("SELECT closed, ids FROM _peers_entry WHERE eid=?", (eid,)).fetchone()
+        mark, ids = fetch_one(self._connection, "SELECT closed, ids FROM _peers_entry WHERE eid=?", (eid,))
         closed = state is State.APPLIED and self._is_closed(header, info.branch)
         maker = None if ids == b"" else row_maker(info.user, header.device, ids or header.incarnation, header.hlc)
         if (state, int(closed)) != (log.state(eid), mark):
@@ -158,19 +159,20 @@ class Waiting:
     def recompute_log(self, log: LogId) -> None:
         """All rows of a forked log: which of its branches others had seen may have become known."""
         for branch in self._log.logs[log]:
-            rows = self._connection.execute(
-                "SELECT eid FROM _peers_entry WHERE log=? AND state IN (0,3)", (branch.number,)
-            ).fetchall()
+            rows = fetch_all(
+                self._connection, "SELECT eid FROM _peers_entry WHERE log=? AND state IN (0,3)", (branch.number,)
+            )
             for (eid,) in rows:
                 self.recompute_entry(eid)
 
     def recompute_shapes(self, shapes: Iterable[int]) -> None:
         """All rows of the applied leaves of these shapes: a declaration has made them readable."""
         marks = ",".join(map(str, shapes)) or "NULL"
-        rows = self._connection.execute(
+        rows = fetch_all(
+            self._connection,
             f"SELECT DISTINCT e.eid FROM _peers_leaf l JOIN _peers_entry e ON e.eid=l.lid>>{LEAF_BITS} "
-            f"WHERE l.shape IN ({marks}) AND e.state IN (0,3)"
-        ).fetchall()
+            f"WHERE l.shape IN ({marks}) AND e.state IN (0,3)",
+        )
         for (eid,) in rows:
             self.recompute_entry(eid)
 

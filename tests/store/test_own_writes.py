@@ -1,17 +1,17 @@
 """Devices that write through the doors and exchange what they have, in any order: all end as the oracle says.
 
-Beside `test_merge_oracle`, whose authors are simulated: here every entry is made by the store itself, with its deps, its
-stamps and its incarnations.
+Beside `test_merge_oracle`, whose authors are simulated: here every entry is made by the store itself, with its deps,
+its stamps and its incarnations.
 """
 
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
 from peers.config import StoreConfig
-from peers.errors import PeersError
+from peers.errors import NotAllowed
 from peers.model.entries import RawEntry, decode_header, decode_leaf
 from peers.model.ids import LogId
 from peers.model.merge import OracleEntry, merge, read_entry, state_hash
@@ -80,12 +80,9 @@ class Site:
 
     def write_something(self) -> None:
         rng = self.rng
-        try:
-            with self.transaction() as tx:
-                for _ in range(rng.choice((1, 1, 1, 2, 4))):
-                    self._write_one(tx)
-        except PeersError as error:
-            assert error.code in {"not_allowed", "bad_value"}, error
+        with suppress(NotAllowed), self.transaction() as tx:
+            for _ in range(rng.choice((1, 1, 1, 2, 4))):
+                self._write_one(tx)
 
     def _write_one(self, tx: Transaction) -> None:
         rng = self.rng
@@ -103,7 +100,10 @@ class Site:
                 tx.save("setting", {"k": rng.choice([b"a", b"b"]), "v": value})
             case 5 | 6:
                 table, column = rng.choice([("trade", "qty"), ("idea", "score"), ("tagof", "w"), ("setting", "v")])
-                tx.execute(f"UPDATE {table} SET {column} = ? WHERE abs(random()) % 2", (float(number),) if table == "idea" else (number,))
+                tx.execute(
+                    f"UPDATE {table} SET {column} = ? WHERE abs(random()) % 2",
+                    (float(number),) if table == "idea" else (number,),
+                )
             case 7:
                 tx.execute("UPDATE trade SET note = ?, symbol = 'Z' WHERE qty = ?", (value, number))
             case 8 | 9:
@@ -172,8 +172,12 @@ def run(seed: int, *, incarnations: bool = False, cut: bool = False) -> None:
             if rng.random() < 0.5:
                 site.store.begin_publishing()
                 site.store.stop_publishing()
-            if all(site.store.vector.heads.get(site.store.own_log, ()) == () or other is site
-                   or other.store.vector.seq(site.store.own_log) <= site.store._meta.published for other in sites):
+            if all(
+                site.store.vector.heads.get(site.store.own_log, ()) == ()
+                or other is site
+                or other.store.vector.seq(site.store.own_log) <= site.store._meta.published
+                for other in sites
+            ):
                 site.store.renew_incarnation("test")
         elif cut and roll < 0.95:
             log = rng.choice(sorted(site.store.vector.heads) or [LogId(b"", b"")])
