@@ -178,23 +178,21 @@ class DeviceProcess:
     # --- the file itself ----------------------------------------------------------------------------------------------
 
     def read_file(self, group: str, sql: str) -> list[tuple[Any, ...]]:
-        """Rows as another program sees them, whether the device runs or not. [] while the table is not there."""
-        path = self.home / "groups" / f"{group}.db"
-        if not path.exists():
-            return []
-        connection = apsw.Connection(f"file:{path}?mode=ro", flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+        """Rows as another program sees them, whether the device runs or not."""
+        uri = f"file:{self.home / 'groups' / group}.db?mode=ro"
+        connection = apsw.Connection(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
         try:
             connection.set_busy_timeout(5000)
             return list(connection.execute(sql))
-        except apsw.SQLError as error:
-            assert "no such table" in str(error), error
-            return []
         finally:
             connection.close()
 
     def count(self, group: str, table: str) -> int:
-        found = self.read_file(group, f"SELECT count(*) FROM {table}")
-        return int(found[0][0]) if found else 0
+        """Rows of a table, 0 while there is no such table or no such file yet."""
+        try:
+            return int(self.read_file(group, f"SELECT count(*) FROM {table}")[0][0])
+        except (apsw.SQLError, apsw.CantOpenError):
+            return 0
 
 
 @asynccontextmanager
