@@ -124,19 +124,24 @@ class Meeting:
             await self._run(transport, None)
 
     async def _run(self, transport: Transport, dialled: str | None) -> CloseReason:
-        reason = await run_connection(
-            transport,
-            identity=self._identity,
-            handler=self._router,
-            random_bytes=self._random_bytes,
-            now_ms=self._now_ms,
-            config=self._config,
-            dialled=dialled,
-            own_addresses=lambda: self._listening,
-            budget=self._budget,
-        )
         remote = transport.remote if dialled is None else dialled
-        self._events.tell(ConnectionEvent(ConnectionEventKind.CLOSED, remote, dialled is not None, why=str(reason)))
+        why = "stopped"
+        try:
+            reason = await run_connection(
+                transport,
+                identity=self._identity,
+                handler=self._router,
+                random_bytes=self._random_bytes,
+                now_ms=self._now_ms,
+                config=self._config,
+                dialled=dialled,
+                own_addresses=lambda: self._listening,
+                budget=self._budget,
+            )
+            why = str(reason)
+        finally:
+            kind = ConnectionEventKind.CLOSED
+            self._events.tell(ConnectionEvent(kind, remote, dialled is not None, why=why))
         return reason
 
 
