@@ -170,8 +170,6 @@ class SyncConfig:
     """The requirement's full resync each minute, as a comparison of digests."""
     retry_seconds: float = 5.0
     """After a pull that ended in an error other than a lost connection."""
-    held_retry_seconds: float = 60.0
-    """Entries that are held for their clock are asked for again."""
 
 
 @dataclass(frozen=True, kw_only=True)

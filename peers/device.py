@@ -12,9 +12,10 @@ from typing import Any
 
 from actors.events import Event, Started, Stopped
 from actors.ref import Ref
+from actors.restart import RestartPolicy
 from actors.supervisor import Supervisor, open_supervisor
 from peers import clocks
-from peers.config import Config
+from peers.config import ActorConfig, Config
 from peers.errors import NotFound, UsageError
 from peers.group import Group
 from peers.home import Home, create_home, open_home
@@ -62,7 +63,7 @@ async def open_device(
         device_store = DeviceStore(opened.device_db_path, settings.store)
         contexts: dict[GroupId, DataContext] = {}
         try:
-            async with open_supervisor("device", on_event=_log_event) as root:
+            async with open_supervisor("device", policy=_restart_policy(settings.actors), on_event=_log_event) as root:
                 device = Device(opened, device_store, contexts, root, settings, now_ms, random_bytes)
                 await device._start(network or WebSocketNetwork(settings.net))
                 yield device
@@ -137,7 +138,7 @@ class Device:
             network,
             router,
             self._events,
-            identity=self._home.identity,
+            identity=lambda addresses: self._home.identity(addresses, rev=self._now_ms()),
             root=self._root,
             now_ms=self._now_ms,
             random_bytes=self._random_bytes,
@@ -323,6 +324,15 @@ class Device:
             "invited": [group.hex() for group in self.invited()],
             "groups": [group.status() for group in self.groups()],
         }  # fmt: skip
+
+
+def _restart_policy(config: ActorConfig) -> RestartPolicy:
+    return RestartPolicy(
+        max_restarts=config.restarts_max,
+        window_seconds=config.restart_window_seconds,
+        backoff_first_seconds=config.restart_backoff_first_seconds,
+        backoff_max_seconds=config.restart_backoff_max_seconds,
+    )
 
 
 def _log_event(event: Event) -> None:

@@ -10,6 +10,7 @@ from actors.actor import Actor
 from peers.config import SyncConfig
 from peers.model.ids import DeviceId
 from peers.net.remote_device import RemoteDevice
+from peers.sync import exchange
 from peers.sync.peer_link import PeerLink
 from peers.sync.replica import Replica
 from peers.wire.messages import Changes, ListChanges, NetworkInfo, Notification
@@ -91,13 +92,20 @@ class DeviceSync(Actor[Message]):
             self._links[device].heard(notification.vector, notification.control_heads)
 
 
-def answer_list_changes(
+async def answer_list_changes(
     replica: Replica, caller: DeviceId, link: PeerLink | None, request: ListChanges, config: SyncConfig
 ) -> Changes:
-    """A page of what the caller lacks: operations first, then entries in causal order."""
-    operations = tuple(replica.operations_since(request.control_heads))
-    page = replica.entries_for(caller, request.since, min(request.limit_bytes, config.page_bytes))
-    changes = Changes(operations, tuple(page.entries), page.more)
+    """A page of what the caller lacks: operations first, then entries in causal order.
+
+    A caller that claims entries of this device's own log that are not held here gets none: they are fetched first.
+    """
+    limit_bytes = min(request.limit_bytes, config.page_bytes)
+    operations, more = replica.operations_since(request.control_heads, limit_bytes)
+    changes = Changes(tuple(operations), (), more)
+    if not more and not exchange.own_log_ahead(replica.vector, request.since, replica.device_id):
+        await replica.begin_publishing()
+        page = replica.entries_for(caller, request.since, limit_bytes)
+        changes = Changes(tuple(operations), tuple(page.entries), page.more)
     if link is not None:
         link.answered(request, changes)
     return changes

@@ -98,15 +98,16 @@ class PeerLink:
     async def _push_missing(self) -> None:
         """Send what the peer lacks; a long backlog is only announced, and pulled by the peer at its own pace."""
         while trio.current_time() >= self._serving_until:
-            operations = tuple(self._replica.operations_since(self.known_heads))
-            page = self._replica.entries_for(self.device_id, self.known, self._config.push_bytes_max)
+            limit_bytes = self._config.push_bytes_max
+            operations, more_operations = self._replica.operations_since(self.known_heads, limit_bytes)
+            page = self._replica.entries_for(self.device_id, self.known, limit_bytes)
             if not operations and not page.entries:
                 return
             vector, heads = self._replica.vector, self._replica.control_heads
-            if page.more:
+            if page.more or more_operations:
                 await self._hint(vector, heads)
                 return
-            await self.remote.notify_of_changes(Notification(operations, tuple(page.entries), vector, heads))
+            await self.remote.notify_of_changes(Notification(tuple(operations), tuple(page.entries), vector, heads))
             self.known = exchange.advanced(self.known, page.entries)
             self.known_heads |= set(exchange.heads_after(heads, operations))
             self.pushed_entries += len(page.entries)

@@ -20,9 +20,9 @@ from peers.model.operations import Kind, Operation, SignedBytes, decode_operatio
 from peers.model.trust import LocalIdentity, PeerIdentity
 from peers.model.version_vector import VersionVector
 from peers.store.capture import SqlDoor
+from peers.store.change_log import Page
 from peers.store.commit_feed import CommitFeed
 from peers.store.group_store import GroupStore
-from peers.store.change_log import Page
 from peers.store.writer import AddOperations, BeginPublishing, Ingest, IssueOperation
 from peers.store.writer import Message as WriterMessage
 
@@ -69,6 +69,7 @@ class Replica:
         self._store: GroupStore | None = None
         self._writer: Ref[WriterMessage] | None = None
         self._reader: SqlDoor | None = None
+        self._publishing = False
 
     def attach(self, store: GroupStore, writer: Ref[WriterMessage]) -> None:
         self._store, self._writer = store, writer
@@ -119,8 +120,18 @@ class Replica:
         operations = self._store.operations
         return {head for head in heads if head in operations}
 
-    def operations_since(self, heads: Iterable[Hash]) -> list[SignedBytes]:
-        return [] if self._store is None else self._store.operations_since(heads)
+    def operations_since(self, heads: Iterable[Hash], limit_bytes: int) -> tuple[list[SignedBytes], bool]:
+        """Operations outside P(heads), causes first, up to a limit (at least one); and whether there are more."""
+        if self._store is None:
+            return [], False
+        size = 0
+        page: list[SignedBytes] = []
+        for raw, signature in self._store.operations_since(heads):
+            size += len(raw) + len(signature)
+            if page and size > limit_bytes:
+                return page, True
+            page.append((raw, signature))
+        return page, False
 
     def entries_for(self, peer: DeviceId, vector: VersionVector, limit_bytes: int) -> Page:
         """A page of what a peer lacks that holds `vector`."""
@@ -145,8 +156,9 @@ class Replica:
 
     async def begin_publishing(self) -> None:
         """Durably note that my log may leave this device from now on. Before the first entry is sent."""
-        if self._writer is not None:
+        if self._writer is not None and not self._publishing:
             await self._writer.ask(BeginPublishing())
+            self._publishing = True
 
     async def receive(self, operations: Sequence[SignedBytes], entries: Sequence[RawEntry]) -> Received:
         """Store what a peer sent: operations first, then entries in slices of one SQLite transaction each."""

@@ -86,7 +86,7 @@ class Router:
         try:
             if slot == messages.CONNECTION_SLOT:
                 return await self._connection_call(connection, method, arguments)
-            return self._group_call(connection, slot, method, arguments)
+            return await self._group_call(connection, slot, method, arguments)
         except BadEncoding as error:
             raise ProtocolError(WireFault.BAD_ENCODING, f"{method}: {error}") from error
 
@@ -124,14 +124,15 @@ class Router:
             if peer is not None and peer.connection is connection:
                 peer.slots.close_inbound(messages.read_group_closed(arguments))
 
-    def _group_call(self, connection: Connection, slot: int, method: str, arguments: Any) -> Any:
+    async def _group_call(self, connection: Connection, slot: int, method: str, arguments: Any) -> Any:
         context = self._context(connection, slot)
         link = context.links.get(connection.peer.device)
         if method == messages.LIST_CHANGES:
             request = ListChanges.from_wire(arguments)
-            return answer_list_changes(
+            changes = await answer_list_changes(
                 context.replica, connection.peer.device, link, request, self._config.sync
-            ).to_wire()
+            )
+            return changes.to_wire()
         if method == messages.GET_NETWORK_INFO:
             return network_info(context.replica, context.links).to_wire()
         raise NotAvailable("no such method")
