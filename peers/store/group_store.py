@@ -30,17 +30,16 @@ from peers.store.change_log import ChangeLog, Page, from_sql_u64
 from peers.store.control_log import ControlLog, OperationsReport
 from peers.store.cutoffs import Cutoffs
 from peers.store.database import Database, fetch_all
-from peers.store.ingest import Ingest, IngestReport, Problem
+from peers.store.ingest import Ingest, IngestReport
 from peers.store.meta import Meta
 from peers.store.own_change import Appended, EntryDraft, OwnChange
 from peers.store.own_log import Author as Author
 from peers.store.own_log import OwnLog
 from peers.store.pages import Pages
+from peers.store.reports import Reports
 from peers.store.rows import LocalTable
 from peers.store.state_hash import StateHasher
 from peers.store.waiting import Waiting
-
-_PROBLEMS_KEPT = 100
 
 
 class GroupStore:
@@ -83,7 +82,7 @@ class GroupStore:
         self._cutoffs = Cutoffs(connection, self._log, self._waiting)
         self._pages = Pages(connection, self._log)
         self._state_hash: bytes | None = None
-        self._problems: dict[tuple[bytes, str], Problem] = {}
+        self._reports = Reports(connection, self.catalog, self._waiting)
         self._dirty = False
         """Whether memory may be ahead of what is committed."""
         database.on_rollback = self._rolled_back
@@ -318,17 +317,8 @@ class GroupStore:
             yield from self._apply.finish()
         report.tables = frozenset(self.catalog.by_number[tid].name for tid in self._apply.touched)
         report.parked = len(self._waiting.parked)
-        self._keep_problems(report)
+        self._reports.keep_problems(report)
         return report
-
-    def _keep_problems(self, report: IngestReport) -> None:
-        for problem in (*report.refused, *report.held):
-            device = problem[2].device if problem[2] is not None else b""
-            if len(self._problems) < _PROBLEMS_KEPT:
-                self._problems[device, problem[0].value] = problem
-        for header in report.stored:
-            for key in [key for key in self._problems if key[0] == header.device]:
-                del self._problems[key]
 
     def set_cutoffs(self, cutoffs: Mapping[LogId, int | None]) -> None:
         """Effective cut-offs of logs: the last seq that counts, None for no limit. What they change is recomputed."""
@@ -416,30 +406,12 @@ class GroupStore:
 
     def conflict_count(self) -> int:
         """Cells whose maximal writes say different things."""
-        connection = self.database.connection
-        return sum(views.count_conflicts(connection, table) for table in self.catalog.by_number.values())
+        return self._reports.conflict_count()
 
     def row_counts(self) -> dict[str, int]:
         """Visible rows by table."""
-        connection = self.database.connection
-        return {
-            table.name: connection.execute(f"SELECT count(*) FROM {table.sql_name}").get
-            for table in self.catalog.by_number.values()
-        }
+        return self._reports.row_counts()
 
     def status(self) -> dict[str, Any]:
         """What waits and what was not taken, counted."""
-        problems = list(self._problems.values())
-        shapes = ",".join(map(str, self.catalog.parked_shapes())) or "NULL"
-        connection = self.database.connection
-        held = [p for p in problems if p[0].value in ("gap", "missing_control", "clock_ahead")]
-        return {
-            "parked": len(self._waiting.parked),
-            "early": len(self._waiting.early),
-            "parked_leaves": connection.execute(f"SELECT count(*) FROM _peers_leaf WHERE shape IN ({shapes})").get,
-            "held": len(held),
-            "refused": len(problems) - len(held),
-            "void": connection.execute("SELECT count(*) FROM _peers_entry WHERE state=2").get,
-            "forks": connection.execute("SELECT count(*) FROM _peers_forks").get,
-            "reasons": [f"{fault.value}: {text}" for fault, text, _ in problems],
-        }
+        return self._reports.status()
