@@ -49,6 +49,7 @@ class Database:
             raise
         self._synchronous_full = False
         self._readers: list[apsw.Connection] = []
+        self.on_begin: Callable[[], None] | None = None
         self.on_rollback: Callable[[], None] | None = None
         """Called after a transaction was rolled back: whoever keeps parts of the file in memory reads them anew."""
 
@@ -95,6 +96,8 @@ class Database:
             if durable != self._synchronous_full:
                 connection.execute("PRAGMA synchronous=FULL" if durable else "PRAGMA synchronous=NORMAL")
                 self._synchronous_full = durable
+            if self.on_begin is not None:
+                self.on_begin()
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection

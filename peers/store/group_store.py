@@ -85,6 +85,8 @@ class GroupStore:
         self._reports = Reports(connection, self.catalog, self._waiting)
         self._dirty = False
         """Whether memory may be ahead of what is committed."""
+        self._committed = VersionVector()
+        database.on_begin = self._before_transaction
         database.on_rollback = self._rolled_back
 
     # --- Making and opening ------------------------------------------------------------------------------------------
@@ -211,7 +213,13 @@ class GroupStore:
 
     @property
     def vector(self) -> VersionVector:
-        return self._log.vector
+        """What is committed of every log: while a merge is under way, what was committed before it began."""
+        if not self.database.connection.in_transaction:
+            self._committed = self._log.vector
+        return self._committed
+
+    def _before_transaction(self) -> None:
+        self._committed = self._log.vector
 
     @property
     def digest(self) -> Hash:
@@ -299,9 +307,9 @@ class GroupStore:
     # --- Entries of others -------------------------------------------------------------------------------------------
 
     def entries_since(self, vector: VersionVector, limit_bytes: int) -> Page:
-        """A page of what somebody who holds `vector` lacks, causes before effects."""
+        """A page of what somebody who holds `vector` lacks, causes before effects. Only what is committed."""
         with self.database.errors():
-            return self._pages.since(vector, limit_bytes)
+            return self._pages.since(vector, limit_bytes, committed=self.vector)
 
     def ingest(
         self, entries: Sequence[RawEntry], *, contact_seconds: float = 0.0

@@ -28,11 +28,14 @@ class Pages:
         self._connection = connection
         self._log = log
 
-    def since(self, vector: VersionVector, limit_bytes: int) -> Page:
-        """At least one entry where the holder of `vector` lacks any; else up to about `limit_bytes`."""
+    def since(self, vector: VersionVector, limit_bytes: int, *, committed: VersionVector) -> Page:
+        """At least one entry where the holder of `vector` lacks any; else up to about `limit_bytes`.
+
+        Nothing beyond `committed`: what a merge under way has stored so far may still be rolled back.
+        """
         entries: list[RawEntry] = []
         size = 0
-        for place in heapq.merge(*self._lacking(vector)):
+        for place in heapq.merge(*self._lacking(vector, committed)):
             entry = self._log.raw(place[4])
             if entries and size + entry.size > limit_bytes:
                 return Page(entries, True)
@@ -40,17 +43,17 @@ class Pages:
             size += entry.size
         return Page(entries, False)
 
-    def _lacking(self, vector: VersionVector) -> list[Iterator[_Place]]:
+    def _lacking(self, vector: VersionVector, committed: VersionVector) -> list[Iterator[_Place]]:
         streams = []
         for log, branches in self._log.logs.items():
             heads = vector.heads.get(log, ())
-            mine = self._log.vector.heads.get(log, ())
-            if heads == mine:
+            mine = committed.heads.get(log, ())
+            if heads == mine or not mine:
                 continue
             has = self._held_by(log, branches, heads)
             for branch in branches:
                 start = max(has.get(branch.number, 0), branch.base)
-                last = self._log.effective_seq(branch)
+                last = min(self._log.effective_seq(branch), mine[-1].seq)
                 if start < last:
                     streams.append(self._read(branch, start, last))
         return streams
