@@ -29,15 +29,31 @@ class FastPath:
     def new_rows(self, table: LocalTable, written: Written, leaf: WrittenLeaf) -> Generator[None, None, bool]:
         """An INSERT of rows of which nothing is here, visible or aside."""
         eid = written.info.eid
-        if not table.covers_implied(leaf.leaf.columns, eid) or self._meets_aside(table, leaf.key_columns[0]):
+        if not table.covers_implied(leaf.leaf.columns, eid):
             return False
         implied = isinstance(leaf.leaf.keys, int) and leaf.maker == written.implied_maker
         if table.table.owned and not implied:
             return False
+        first = leaf.key_columns[0]
+        low, high = (first[0], first[-1]) if isinstance(leaf.leaf.keys, int) else (min(first), max(first))
+        if self._meets(table.aside, "k0", low, high):
+            return False
+        fresh = isinstance(leaf.leaf.keys, int) or len(set(leaf.keys)) == leaf.rows
+        alone = fresh and not self._meets(table.sql_name, table.key_names[0], low, high)
+        if not alone:
+            self._connection.execute("SAVEPOINT fast")  # costs a copy of every page that is written
+        done = yield from self._insert(table, leaf, eid, implied=implied)
+        if not alone:
+            if not done:
+                self._connection.execute("ROLLBACK TO fast")
+            self._connection.execute("RELEASE fast")
+        return done
+
+    def _insert(self, table: LocalTable, leaf: WrittenLeaf, eid: int, *, implied: bool) -> Generator[None, None, bool]:
+        """False as soon as a row was there already."""
         pairs = [pair for pair in zip(leaf.leaf.columns, leaf.leaf.values, strict=True) if pair[0] in table.positions]
         columns = [column for column, _ in pairs]
         lists = [*leaf.key_columns, *(values for _, values in pairs)]
-        self._connection.execute("SAVEPOINT fast")
         for start in range(0, leaf.rows, self._step):
             if start:
                 yield
@@ -45,12 +61,9 @@ class FastPath:
             before = self._connection.total_changes()
             self._run(lambda rows: table.insert_text(columns, rows), (), chunk, table.rows_per_statement(len(lists)))
             if self._connection.total_changes() - before != len(chunk[0]):
-                self._connection.execute("ROLLBACK TO fast")
-                self._connection.execute("RELEASE fast")
                 return False
             if not implied:
                 self.put_base(table, chunk[: table.key_size], eid, anew=False)
-        self._connection.execute("RELEASE fast")
         return True
 
     def newer_update(self, table: LocalTable, info: EntryInfo, leaf: WrittenLeaf) -> Generator[None, None, bool]:
@@ -62,7 +75,6 @@ class FastPath:
             return False
         columns = [column for column, _ in pairs]
         lists = [*(values for _, values in pairs), *leaf.key_columns]
-        self._connection.execute("SAVEPOINT fast")
         for start in range(0, leaf.rows, self._step):
             if start:
                 yield
@@ -70,12 +82,9 @@ class FastPath:
             before = self._connection.total_changes()
             self._connection.executemany(table.update_text(columns), zip(*chunk, strict=True))
             if self._connection.total_changes() - before != len(chunk[0]):
-                self._connection.execute("ROLLBACK TO fast")
-                self._connection.execute("RELEASE fast")
-                return False
+                return False  # nothing to undo: whatever the slow path finds, this entry covers
             keys = chunk[len(columns) :]
             self.put_stamps(table, keys, [table.positions[column] for column in columns], info.eid)
-        self._connection.execute("RELEASE fast")
         return True
 
     def covers_table(self, table: LocalTable, info: EntryInfo) -> bool:
@@ -108,14 +117,10 @@ class FastPath:
         cells = "" if positions is None else f" AND c IN ({','.join(map(str, positions))})"
         self._connection.executemany(table.drop_side_text(table.losers) + cells, zip(*keys, strict=True))
 
-    def _meets_aside(self, table: LocalTable, keys: list[Any]) -> bool:
-        """Whether anything kept aside lies in the range of the keys' first column."""
-        if self._connection.execute(f"SELECT 1 FROM {table.aside} LIMIT 1").fetchone() is None:
-            return False
-        found = self._connection.execute(
-            f"SELECT 1 FROM {table.aside} WHERE k0 BETWEEN ? AND ? LIMIT 1", (min(keys), max(keys))
-        ).fetchone()
-        return found is not None
+    def _meets(self, name: str, key: str, low: Any, high: Any) -> bool:
+        """Whether any row of a table lies in this range of the key's first column."""
+        found = self._connection.execute(f"SELECT 1 FROM {name} WHERE {key} BETWEEN ? AND ? LIMIT 1", (low, high))
+        return found.fetchone() is not None
 
     def _run(
         self, text: Callable[[int], str], first: tuple[Any, ...], columns: Sequence[list[Any]], per_statement: int

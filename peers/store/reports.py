@@ -45,7 +45,7 @@ class Reports:
     def status(self) -> dict[str, Any]:
         problems = list(self._problems.values())
         held = sum(1 for fault, _, _ in problems if fault in _HELD)
-        shapes = ",".join(map(str, self._catalog.parked_shapes()))
+        shapes = ",".join(map(str, self._catalog.parked_shapes())) or "NULL"
         return {
             "parked": len(self._waiting.parked),
             "early": len(self._waiting.early),
