@@ -162,6 +162,8 @@ class SyncConfig:
     """Bytes of entries in one answer of list_changes (at least one entry)."""
     pages_in_flight: int = 2
     """One is applied while the next travels."""
+    pull_turn_seconds: float = 5.0
+    """How long a pull waits for another of the same group: a page on most links. Then something may come twice."""
     push_bytes_max: int = 1 * MIB
     """A backlog beyond this is announced by its heads and pulled."""
     hint_window_seconds: float = 0.1

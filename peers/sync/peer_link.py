@@ -1,8 +1,9 @@
 """One group with one connected device: a loop that pushes and a loop that pulls, in the connection's nursery.
 
 Both loops are driven by state, not by messages: they compare what the store holds with what the peer is believed to
-hold, so nothing queues up behind a slow peer, and when the connection ends both end with it. The pull loop runs at
-most one pull a group at a time (`DataContext.pull_lock`), a few pages in flight.
+hold, so nothing queues up behind a slow peer, and when the connection ends both end with it. Of a group one pull runs
+at a time (`Replica.pull_lock`), a few pages in flight, so that nothing comes twice; but a peer that is slow, silent or
+lying keeps the others waiting only for `pull_turn_seconds`.
 """
 
 import trio
@@ -124,14 +125,24 @@ class PeerLink:
 
     async def _pull_loop(self) -> None:
         while True:
-            if self._behind():
-                async with self._replica.pull_lock:
-                    if self._behind():
-                        await self._pull()
+            while self._behind():
+                await self._pull_in_turn()
             if not exchange.own_log_ahead(self._replica.vector, self.claimed, self._replica.device_id) or self._stalled:
                 self._own_log_checked.set()
             await self._pull_wanted.wait()
             self._pull_wanted = trio.Event()
+
+    async def _pull_in_turn(self) -> None:
+        my_turn = False
+        with trio.move_on_after(self._config.pull_turn_seconds):
+            await self._replica.pull_lock.acquire()
+            my_turn = True
+        try:
+            if self._behind():
+                await self._pull()
+        finally:
+            if my_turn:
+                self._replica.pull_lock.release()
 
     def _behind(self) -> bool:
         if self._stalled == (self.claimed, self.claimed_heads):
@@ -140,18 +151,27 @@ class PeerLink:
         return exchange.pull_wanted(self._replica.vector, held, self.claimed, self.claimed_heads)
 
     async def _pull(self) -> None:
-        """Bring over what the peer has and I have not: one pass over its pages."""
-        target = (self.claimed, self.claimed_heads)
+        """Bring over what the peer has and I have not: one pass over its pages, to the first that brings nothing."""
+        target, missing, stored = (self.claimed, self.claimed_heads), self._missing(), 0
         send, receive = trio.open_memory_channel[Changes](max(0, self._config.pages_in_flight - 1))
         self.remote.connection.spawn(self._fetch, send)
         async with receive:
             async for changes in receive:
+                heads = self._replica.control_heads
                 report = await self._replica.receive(changes.operations, changes.entries)
+                stored += report.stored
                 self.pulled_entries += report.stored
                 if report.problem:
                     self.last_error = report.problem
-        if self._behind() and target == (self.claimed, self.claimed_heads):
+                if not report.stored and heads == self._replica.control_heads:
+                    break  # known by now, held or refused; a peer could go on like this for ever
+        if not stored and self._missing() == missing and target == (self.claimed, self.claimed_heads):
             self._stalled = target  # held, refused or withheld: asked again when the peer moves, or within a minute
+
+    def _missing(self) -> tuple[int, int]:
+        """How many entries and control heads the peer claims beyond what is held here."""
+        held = self._replica.held_heads(self.claimed_heads)
+        return self._replica.vector.count_missing(self.claimed), len(self.claimed_heads) - len(held)
 
     async def _fetch(self, send: trio.MemorySendChannel[Changes]) -> None:
         cursor, heads = self._replica.vector, self._replica.control_heads

@@ -148,6 +148,7 @@ def test_c1_a_bad_signature_is_refused_and_the_prefix_kept(receiver: Receiver, l
     report = receiver.take(good, bad, follower, other)
     assert faults(report) == [EntryFault.BAD_SIGNATURE]
     assert receiver.settings() == {b"before": 1, b"after": 2, b"other": 3}
+    assert receiver.store.status()["refused"] == 1, "also where the same device's other entries were stored"
     assert receiver.take(follower).duplicate == 1
 
 
