@@ -29,9 +29,12 @@ SIMULTANEOUS_DIAL_SECONDS = 5.0
 
 
 class NotAvailable(PeersError):
-    """Unknown, closed and forbidden give the same answer."""
+    """Unknown, closed and forbidden give the same answer, to the letter."""
 
     code = "not_available"
+
+    def __init__(self) -> None:
+        super().__init__("not available")
 
 
 @dataclass
@@ -244,7 +247,10 @@ class ConnectionManager(Actor[Message]):
 
     def _accept_route(self, connection: Connection, slot: int, group: GroupId) -> NetworkInfo:
         peer, context = self._peer_of(connection), self._contexts.get(group)
-        if peer is None or context is None or not context.admits(connection.peer):
-            raise NotAvailable("no such group here, or you are not a member of it")
+        if peer is None:
+            raise NotAvailable
+        peer.slots.use(slot)
+        if context is None or not context.admits(connection.peer):
+            raise NotAvailable
         peer.slots.accept(slot, group)
         return network_info(context.replica, context.links)

@@ -114,7 +114,7 @@ class Router:
                 for slot, digest in messages.read_digests(arguments).items()
                 if self._differs(connection, slot, digest)
             ]
-        raise NotAvailable("no such method")
+        raise NotAvailable
 
     async def _connection_notify(self, connection: Connection, method: str, arguments: Any) -> None:
         if method == messages.OFFERS:
@@ -135,14 +135,14 @@ class Router:
             return changes.to_wire()
         if method == messages.GET_NETWORK_INFO:
             return network_info(context.replica, context.links).to_wire()
-        raise NotAvailable("no such method")
+        raise NotAvailable
 
     def _context(self, connection: Connection, slot: int) -> DataContext:
         peer = self._peers.get(connection.peer.device)
         group = peer.slots.inbound(slot) if peer is not None and peer.connection is connection else None
         context = self._contexts.get(group) if group is not None else None
         if context is None or not context.admits(connection.peer):
-            raise NotAvailable("no such route")
+            raise NotAvailable
         return context
 
     # --- the one-minute comparison --------------------------------------------------------------------------------

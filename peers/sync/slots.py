@@ -43,11 +43,17 @@ class SlotTable:
     def close_outbound(self, group: GroupId) -> int | None:
         return self._outbound.pop(group, None)
 
-    def accept(self, slot: int, group: GroupId) -> None:
-        """The peer opens a route to me. Raises ProtocolError for a number of my parity or one used before."""
+    def use(self, slot: int) -> None:
+        """The peer names a number for a new route, which uses it up, whatever the answer is.
+
+        Raises ProtocolError for a number of my parity or one used before.
+        """
         if slot % 2 != self._inbound_parity or slot in self._inbound_used or len(self._inbound_used) >= ROUTES_MAX:
             raise ProtocolError(WireFault.PROTOCOL, f"slot {slot} is not the peer's to open")
         self._inbound_used.add(slot)
+
+    def accept(self, slot: int, group: GroupId) -> None:
+        """From now on calls on this slot, which the peer may `use`, are about the group."""
         self._inbound = {known: other for known, other in self._inbound.items() if other != group}
         self._inbound[slot] = group
 

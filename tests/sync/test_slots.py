@@ -15,6 +15,7 @@ def test_the_dialler_counts_odd_and_the_listener_even() -> None:
 def test_a_route_opens_in_one_direction() -> None:
     dialler, listener = SlotTable(dialled=True), SlotTable(dialled=False)
     slot = dialler.take()
+    listener.use(slot)
     listener.accept(slot, GROUP)
     dialler.opened(slot, GROUP)
     assert listener.inbound(slot) == GROUP
@@ -26,16 +27,25 @@ def test_a_route_opens_in_one_direction() -> None:
 @pytest.mark.parametrize("slot", [2, 4])
 def test_a_peer_opens_only_slots_of_its_own_parity(slot: int) -> None:
     with pytest.raises(ProtocolError, match="not the peer's to open"):
-        SlotTable(dialled=False).accept(slot, GROUP)
+        SlotTable(dialled=False).use(slot)
 
 
 def test_a_slot_is_never_used_twice() -> None:
     listener = SlotTable(dialled=False)
+    listener.use(1)
     listener.accept(1, GROUP)
     listener.close_inbound(1)
     assert listener.inbound(1) is None
     with pytest.raises(ProtocolError):
-        listener.accept(1, GROUP)
+        listener.use(1)
+
+
+def test_a_slot_that_was_refused_is_used_up() -> None:
+    listener = SlotTable(dialled=False)
+    listener.use(1)
+    assert listener.inbound(1) is None
+    with pytest.raises(ProtocolError):
+        listener.use(1)
 
 
 def test_a_new_route_to_a_group_replaces_the_old_one() -> None:
