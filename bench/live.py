@@ -66,7 +66,7 @@ def run(settings: Settings) -> list[Line]:
     detail = {"writes": len(ours), "min_ms": min(ours), "max_ms": max(ours)}
     return [
         Line(
-            "live", f"write on A -> committed on B, {_DURABILITY}, p50", p50, "ms", name, limit, limit / p50, target=2.0,
+            "live", f"write on A -> on B, {_DURABILITY}, p50", p50, "ms", name, limit, limit / p50, target=2.0,
             target_is_ratio=False, detail=detail,
         ),
         Line("live", "the same, p99", p99, "ms", name, limit_p99, limit_p99 / p99),
