@@ -48,6 +48,7 @@ class WebSocketTransport:
         self,
         ws: WebSocketConnection,
         stream: trio.abc.Stream,
+        reader: "_ReaderFence",
         remote: str,
         *,
         opened_at: float,
@@ -56,12 +57,14 @@ class WebSocketTransport:
     ) -> None:
         self._ws = ws
         self._stream = stream
+        self._reader = reader
         self._remote = remote
         self._opened_at = opened_at
         self._config = config
         self._admission = admission
         self._half_sent = False
         self._close_code = _NORMAL
+        reader.protect()
 
     @property
     def remote(self) -> str:
@@ -110,6 +113,7 @@ class WebSocketTransport:
         finally:
             if self._admission is not None:
                 self._admission.release()
+            self._reader.end()
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(self._stream)
 
@@ -121,13 +125,22 @@ class _ReaderFence:
         self._nursery = nursery
         self._stream = stream
         self._opening = opening
+        self._scope = trio.CancelScope()
 
     def start_soon(self, reader: Callable[..., Awaitable[Any]], *args: Any) -> None:
         self._nursery.start_soon(self._run, reader, args)
 
+    def protect(self) -> None:
+        """The opening is done: a stop leaves the reader alone until `end`, so that the peer's goodbye is read."""
+        self._scope.shield = True
+
+    def end(self) -> None:
+        self._scope.cancel()
+
     async def _run(self, reader: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> None:
         try:
-            await reader(*args)
+            with self._scope:
+                await reader(*args)
         except Exception as error:  # noqa: BLE001 - a stranger's bytes end here
             _log.debug("a websocket's reader ended: %r", error)
             await trio.aclose_forcefully(self._stream)
@@ -224,14 +237,15 @@ class WebSocketNetwork:
         async with trio.open_nursery() as nursery:
             ws: WebSocketConnection | None = None
             with trio.move_on_at(opened_at + config.handshake_seconds) as opening:
-                fence = cast(trio.Nursery, _ReaderFence(nursery, stream, opening))
+                reader = _ReaderFence(nursery, stream, opening)
+                fence = cast(trio.Nursery, reader)
                 request = await wrap_server_stream(
                     fence, stream, config.websocket_queue, config.handshake_bytes_max, config.receive_buffer_bytes
                 )
                 ws = await self._answer(request)
             if ws is not None:
                 transport = WebSocketTransport(
-                    ws, stream, remote, opened_at=opened_at, config=config, admission=admission
+                    ws, stream, reader, remote, opened_at=opened_at, config=config, admission=admission
                 )
                 try:
                     await on_transport(transport)
@@ -257,7 +271,8 @@ class WebSocketNetwork:
     ) -> WebSocketTransport | None:
         config = self._config
         with trio.move_on_at(deadline) as opening:
-            fence = cast(trio.Nursery, _ReaderFence(nursery, stream, opening))
+            reader = _ReaderFence(nursery, stream, opening)
+            fence = cast(trio.Nursery, reader)
             host = str(target).partition("://")[2]
             ws = await wrap_client_stream(
                 fence,
@@ -268,7 +283,8 @@ class WebSocketNetwork:
                 max_message_size=config.frame_bytes_max,
                 receive_buffer_size=config.receive_buffer_bytes,
             )
-            return WebSocketTransport(ws, stream, str(target), opened_at=trio.current_time(), config=config)
+            now = trio.current_time()
+            return WebSocketTransport(ws, stream, reader, str(target), opened_at=now, config=config)
         return None
 
 

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -68,6 +69,20 @@ async def test_closing_one_end_ends_the_other() -> None:
             await transport.receive()
         with pytest.raises(ConnectionLost):
             await transport.send(b"y")
+
+
+async def test_a_stop_does_not_wait_for_a_peer_that_answers() -> None:
+    """Cancelled from outside, as a stop does: the goodbye is still read, so it does not take all of its time."""
+    patient = replace(CONFIG, goodbye_seconds=60.0)
+    async with serving(echo, patient) as address:
+        with trio.CancelScope() as stop:
+            async with WebSocketNetwork(patient).dial(address) as transport:
+                await transport.send(b"x")
+                assert await transport.receive() == b"x"
+                stop.cancel()
+                with trio.move_on_after(10, shield=True) as closing:
+                    await transport.aclose()
+    assert not closing.cancelled_caught
 
 
 async def test_an_error_of_the_block_leaves_dial_as_it_is() -> None:
