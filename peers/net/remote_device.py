@@ -1,8 +1,8 @@
 """The other side of one route: a group on a remote device, as methods (the requirement's IPeerDevice)."""
 
+from peers.errors import ProtocolError, WireFault
 from peers.model.codec import BadEncoding
 from peers.model.ids import DeviceId, UserId
-from peers.errors import ProtocolError, WireFault
 from peers.net.connection import Connection
 from peers.wire import messages
 from peers.wire.messages import Changes, ListChanges, NetworkInfo, Notification
