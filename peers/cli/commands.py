@@ -120,6 +120,9 @@ async def connect(device: Device, args: dict[str, Any], progress: Progress) -> A
     """Dial and remember; then say what became of the first attempt. A failed one goes on being tried."""
     with device.events() as events:
         address = await device.connect(args["address"])
+        for known in device.status()["connections"]:
+            if known["dialled"] and known["remote"] == address:
+                return {"address": address, "verified": True, "name": known["name"], "why": ""}
         with trio.move_on_after(args.get("wait_seconds", CONNECT_WAIT_SECONDS)):
             async for event in events:
                 if event.dialled and event.remote == address and event.kind is not ConnectionEventKind.CONNECTING:

@@ -51,6 +51,26 @@ async def test_a_third_device_receives_through_one_that_restarts(tmp_path: Path)
             await device.stop()
 
 
+async def test_connecting_to_whom_one_is_connected_says_so(tmp_path: Path) -> None:
+    """Asked again, and asked after a restart that has dialled by itself: no waiting for an attempt that never comes."""
+    async with open_devices(tmp_path, "A", "B") as (a, b):
+        for device in (a, b):
+            await device.start()
+        said = f"remembered {a.address}\nconnected to 'A'\n"
+        assert (await b.cli("connect", a.address)).out == said
+        assert (await b.cli("connect", a.address)).out == said
+        await b.stop()
+        await b.start()
+
+        async def dialled() -> bool:
+            return bool((await b.ask("status", {}))["connections"])
+
+        await wait_until(dialled, "B dials A by itself")
+        assert (await b.cli("connect", a.address)).out == said
+        for device in (a, b):
+            await device.stop()
+
+
 async def test_large_values_many_rows_and_keys_of_several_columns(tmp_path: Path) -> None:
     """Text and blobs of 200 KiB, 20,000 rows, a key of two columns; written before and after the meeting."""
     file = tmp_path / "many.csv"
