@@ -21,10 +21,13 @@ from peers.net.transport import Network, Transport
 
 Connect = Callable[[Transport, str], Awaitable[CloseReason]]
 """Run a connection over a transport that was dialled at an address, to its end."""
+IsRedundant = Callable[[str], bool]
+"""Whether the device that an address leads to is connected already, whoever dialled."""
 Start = Callable[..., Awaitable[object]]
 """``await start(name, fn, *args)`` runs ``fn(*args, task_status=…)`` as a task until it is started."""
 
-REDUNDANT_CODES: Final = frozenset({"replaced", "not_admitted"})
+NOT_ADMITTED: Final = "not_admitted"
+REDUNDANT_CODES: Final = frozenset({"replaced", NOT_ADMITTED})
 """The device is connected otherwise, or there is no place for it: no reason to hurry back."""
 _COLD_CODES: Final = REDUNDANT_CODES | {
     WireFault.VERSION_MISMATCH.value,
@@ -34,6 +37,10 @@ _COLD_CODES: Final = REDUNDANT_CODES | {
     WireFault.BAD_IDENTITY.value,
 }
 """Waiting a little changes nothing: as rarely as an address that is long dead."""
+
+
+def _never(_: str) -> bool:
+    return False
 
 
 def next_wait(code: str, failures: int, lived_seconds: float, config: NetConfig, jitter: float) -> tuple[float, int]:
@@ -85,9 +92,17 @@ class Dialer:
     """`want` and `forget` addresses. `own_addresses` are those at which we met ourselves: not dialled again."""
 
     def __init__(
-        self, network: Network, connect: Connect, start: Start, *, random_source: random.Random, config: NetConfig
+        self,
+        network: Network,
+        connect: Connect,
+        start: Start,
+        *,
+        random_source: random.Random,
+        config: NetConfig,
+        is_redundant: IsRedundant = _never,
     ) -> None:
         self._network = network
+        self._is_redundant = is_redundant
         self._connect = connect
         self._start = start
         self._random = random_source
@@ -178,6 +193,9 @@ class Dialer:
 
     async def _attempt(self, wanted: _Wanted) -> tuple[float, CloseReason]:
         """(seconds that the connection lived, why it ended)"""
+        if self._is_redundant(wanted.address):
+            # Two devices that keep each other's address would replace each other's connection for ever.
+            return 0.0, CloseReason(NOT_ADMITTED, "there is a connection with that device already")
         wanted.attempts += 1
         try:
             async with self._network.dial(wanted.address) as transport:

@@ -57,6 +57,7 @@ class Meeting:
             root.start_task,
             random_source=random.Random(random_bytes(8)),
             config=config,
+            is_redundant=router.is_connected,
         )
 
     async def listen(self, address: str) -> str:

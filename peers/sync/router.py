@@ -52,6 +52,7 @@ class Router:
         self._saw_peer = saw_peer
         self._lost_steady = lost_steady
         self._config = config
+        self._led_to: dict[str, DeviceId] = {}
 
     def on_connecting(self, remote: str, dialled: bool) -> None:
         if not dialled:  # of a dial it was told when it began
@@ -62,7 +63,14 @@ class Router:
         for peer in list(self._peers.values()):
             peer.connection.close(code)
 
+    def is_connected(self, address: str) -> bool:
+        """Whether the device that was last found at an address is connected, whoever dialled."""
+        peer = self._peers.get(self._led_to.get(address, b""))
+        return peer is not None and peer.connection.reason is None
+
     async def on_verified(self, connection: Connection) -> None:
+        if connection.dialled:
+            self._led_to[connection.remote] = connection.peer.device
         if not await self._manager.ask(Admit(connection)):
             connection.close("not_admitted", "there is a connection with this device already, or no room")
             return

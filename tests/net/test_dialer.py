@@ -46,8 +46,14 @@ class Dialling:
         self.times: list[float] = []
         self.reason = CloseReason("connection_lost")
         self.lives_seconds = 0.0
+        self.redundant: set[str] = set()
         self.dialer = Dialer(
-            self.network.endpoint("alice"), self.connect, self.start, random_source=Random(3), config=CONFIG
+            self.network.endpoint("alice"),
+            self.connect,
+            self.start,
+            random_source=Random(3),
+            config=CONFIG,
+            is_redundant=self.redundant.__contains__,
         )
 
     async def start(self, name: str, fn: Any, *args: Any) -> None:
@@ -151,3 +157,21 @@ async def test_an_address_forgotten_a_moment_ago_may_be_wanted_again(nursery: tr
         await dialer.want("ws://bob:3333")
         assert dialer.forget("ws://bob:3333")
     assert len(names) == 2
+
+
+async def test_an_address_of_a_connected_device_is_not_dialled(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    dialling = Dialling(nursery)
+    dialling.lives_seconds = 1e6
+    dialling.redundant.add("sim://bob")
+    await dialling.listen()
+    await dialling.dialer.want("sim://bob")
+    await trio.sleep(1000)
+    (statistics,) = dialling.dialer.statistics()
+    assert statistics.attempts == 0 and statistics.last is not None and statistics.last.code == "not_admitted"
+    dialling.redundant.clear()
+    dialling.dialer.retry()
+    await trio.sleep(1)
+    assert len(dialling.times) == 1
+    nursery.cancel_scope.cancel()
