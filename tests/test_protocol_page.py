@@ -6,6 +6,7 @@ asked what it makes of the result. A byte that the page does not tell rightly sh
 
 import hashlib
 import struct
+import zlib
 from typing import Any
 
 import cbor2
@@ -84,8 +85,8 @@ GRANT = cbor(
 )
 CERTIFICATE = [[raw, ROOT.sign(b"peers/control/1\0" + raw)] for raw in (GENESIS, GRANT)]
 GROUP = cbor([1, b"", "group", DEVICE.public, [], 5, CERTIFICATE, USER, "team", "admins", b"salt" * 4])
-TABLE_ID = blake(cbor(["table", 0, "t", False, [["id", "TEXT"]]]), 8)
-COLUMN_ID = blake(cbor(["column", TABLE_ID, 0, "n", "INTEGER"]), 8)
+TABLE_ID = blake(cbor(["table", 0, "t", True, False, [["id", "TEXT"]]]), 8)
+COLUMN_ID = blake(cbor(["column", TABLE_ID, 0, "n", "INTEGER", False, None]), 8)
 COLUMNS = [["id", "TEXT", True, None, 1], ["n", "INTEGER", False, None, 0]]
 TABLE = cbor([1, blake(GROUP), "table", DEVICE.public, [blake(GROUP)], 6, [], "t", 0, True, False, COLUMNS])
 LEAF = zstandard.ZstdCompressor(level=3).compress(
@@ -127,9 +128,8 @@ def page_state_hash() -> bytes:
     stamp = [0, HLC, DEVICE.public, INCARNATION, 1, blake(HEADER)]
     sums = [0] * 256
     for key, number in zip(row_ids(), (7, 8), strict=True):
-        cells = sorted([cbor([COLUMN_ID, stamp, cbor(number)]), cbor([b"", stamp, cbor(0)])])
-        row = head(4, 4) + cbor(TABLE_ID) + cbor([key]) + head(4, 2) + b"".join(cells) + head(4, 0)
-        bucket = blake(cbor([key]))[0]
+        row = cbor([TABLE_ID, [[stamp, [b"", COLUMN_ID]]], []]) + cbor([key, 0, number])
+        bucket = zlib.crc32(cbor([key])) % 256
         sums[bucket] = (sums[bucket] + int.from_bytes(blake(row), "big")) % 2**256
     return blake(cbor([1, [[TABLE_ID, b"".join(number.to_bytes(32, "big") for number in sums)]]]))
 

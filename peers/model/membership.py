@@ -63,12 +63,21 @@ def declarations(operations: Operations) -> list[Declaration]:
     return list(operations.derived(_Evaluation).followed().declared)
 
 
+def declares(operations: Operations, object_id: bytes, heads: Iterable[Hash] | None = None) -> bool:
+    """Whether a valid operation in P(heads) declares the table or column of this id. Raises EntryHeld as `role`.
+
+    What an entry may write is settled by its own past: so every replica judges it alike, whatever it knows besides.
+    """
+    return operations.derived(_Evaluation).followed().at(heads).declares(object_id)
+
+
 class _Evaluation:
     """What has been found out about one set of operations; follows it as it grows."""
 
     def __init__(self, operations: Operations) -> None:
         self.operations = operations
         self.declared: list[Declaration] = []
+        self._declarers: dict[bytes, int] = {}  # table or column id -> bits of the operations that declare it
         self._seen = 0
         self._owner: bytes | None = None
         self._grants: dict[bytes, list[tuple[int, Role]]] = {}  # principal -> [(position of a valid grant, role)]
@@ -132,9 +141,20 @@ class _Evaluation:
                 self._judge_grant(position, operation, rank)
             case Kind.TABLE | Kind.COLUMN:
                 if rank is not None and rank >= self._declaring_role():
-                    self.declared.append(_declaration(operation))
+                    self._take_declaration(position, _declaration(operation))
             case _:
                 pass
+
+    def _take_declaration(self, position: int, declaration: Declaration) -> None:
+        self.declared.append(declaration)
+        table = declaration.table
+        columns = [declaration.column] if table is None else table.columns
+        named = [column.id for column in columns if column is not None]
+        for object_id in named if table is None else [table.id, *named]:
+            self._declarers[object_id] = self._declarers.get(object_id, 0) | 1 << position
+
+    def declared_in(self, bits: int, object_id: bytes) -> bool:
+        return bool(self._declarers.get(object_id, 0) & bits)
 
     def _judge_grant(self, position: int, operation: Operation, rank: Role | None) -> None:
         principal, number, agreed = operation.fields
@@ -156,13 +176,14 @@ class _Evaluation:
 class _View:
     """The answers for one value of heads, each computed once."""
 
-    __slots__ = ("_authors", "_bits", "_evaluation", "_roles")
+    __slots__ = ("_authors", "_bits", "_declared", "_evaluation", "_roles")
 
     def __init__(self, evaluation: _Evaluation, bits: int) -> None:
         self._evaluation = evaluation
         self._bits = bits
         self._roles: dict[bytes, Role | None] = {}
         self._authors: dict[DeviceId, bytes | None] = {}
+        self._declared: dict[bytes, bool] = {}
 
     def role(self, user: bytes) -> Role | None:
         if user not in self._roles:
@@ -173,6 +194,11 @@ class _View:
         if device not in self._authors:
             self._authors[device] = self._evaluation.author_in(self._bits, device)
         return self._authors[device]
+
+    def declares(self, object_id: bytes) -> bool:
+        if object_id not in self._declared:
+            self._declared[object_id] = self._evaluation.declared_in(self._bits, object_id)
+        return self._declared[object_id]
 
 
 class _Certificates:

@@ -2,10 +2,10 @@
 
 Identity of objects is computed, so equal declarations made apart are one object::
 
-    table_id  = BLAKE2b-64( CBOR ["table", generation, name, owned, [[name, type] of each key column]] )
-    column_id = BLAKE2b-64( CBOR ["column", table_id, generation, name, type] )
+    table_id  = BLAKE2b-64( CBOR ["table", generation, name, default id, owned, [[name, type] of each key column]] )
+    column_id = BLAKE2b-64( CBOR ["column", table_id, generation, name, type, not null, default] )
 
-Declarations that differ in what they cannot share (the key, ownership, a column's type) are different objects under
+Declarations that differ (in the key or ownership of a table, in anything of a column) are different objects under
 one name: the one of the lowest (hlc, operation hash) keeps the name, others are shown as `name~xxxx` (first 4 hex
 digits of their id). No remote string reaches SQL text unvalidated: `check_name` is applied to whatever arrives.
 """
@@ -197,13 +197,14 @@ def declare_table(
     if owned and not default_id:
         raise SchemaRefused(f"table {name}: owned tables have default ids only (the id tells the owner)")
     key_names = [[column.name, column.type.value] for column in keys]
-    table_id = blake2b_64(codec.dumps(["table", generation, name, owned, key_names]))
+    table_id = blake2b_64(codec.dumps(["table", generation, name, default_id, owned, key_names]))
     named = tuple(replace(column, id=column_id(table_id, generation, column)) for column in columns)
     return Table(name, named, default_id, owned, generation, table_id)
 
 
 def column_id(table_id: bytes, generation: int, column: Column) -> bytes:
-    return blake2b_64(codec.dumps(["column", table_id, generation, column.name, column.type.value]))
+    declared = [column.name, column.type.value, column.not_null, column.default]
+    return blake2b_64(codec.dumps(["column", table_id, generation, *declared]))
 
 
 def declare_column(table_id: bytes, column: Column, generation: int = 0) -> Column:

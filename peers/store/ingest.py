@@ -185,11 +185,19 @@ class Ingest:
             if data is None or blake2b_256(data) != ref.digest:
                 raise EntryRefused(EntryFault.BAD_DIGEST, f"{_name(header)}: a leaf is missing or not the signed one")
             leaf = decode_leaf(data, ref.rows)
+            self._check_declared(header, leaf)
             table = self._catalog.by_id(leaf.table)
             if table is not None:
                 check_leaf(table, leaf)
             result.append((leaf, data))
         return result
+
+    def _check_declared(self, header: Header, leaf: Leaf) -> None:
+        """By the entry's own past, so that every replica says the same, whatever has arrived there besides."""
+        operations, heads = self._control.operations, header.control_heads
+        if not all(membership.declares(operations, name, heads) for name in (leaf.table, *leaf.columns)):
+            reason = "writes a table or column that its own past does not declare"
+            raise EntryRefused(EntryFault.BAD_VALUE, f"{_name(header)}: {reason}")
 
     # --- Storing -----------------------------------------------------------------------------------------------------
 

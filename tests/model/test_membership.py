@@ -296,3 +296,17 @@ def test_m9_ten_thousand_operations_are_evaluated_in_a_second() -> None:
 def test_the_root_key_is_no_device() -> None:
     root = SigningKey(ALICE.root.seed)
     assert membership.valid_grants(Operations(ALICE.certification), root.public) == []
+
+
+def test_what_is_declared_depends_on_the_place_in_the_log() -> None:
+    group = group_of(ALICE, (ALICE, BOB, Role.WRITER))
+    before = group.heads
+    group.add(act(ALICE, group, Kind.TABLE, schema.table_to_fields(TRADES)))
+    group.add(act(BOB, group, Kind.TABLE, schema.table_to_fields(schema.declare_table("mine", TRADES.columns))))
+    assert membership.declares(group, TRADES.id) and membership.declares(group, TRADES.columns[0].id)
+    assert not membership.declares(group, TRADES.id, before)
+    assert not membership.declares(group, schema.declare_table("mine", TRADES.columns).id), "a writer declares nothing"
+    added = schema.declare_column(TRADES.id, schema.Column("fee", schema.ColumnType.REAL))
+    middle = group.heads
+    group.add(act(ALICE, group, Kind.COLUMN, schema.column_to_fields(TRADES.id, added)))
+    assert membership.declares(group, added.id) and not membership.declares(group, added.id, middle)

@@ -1,5 +1,6 @@
 import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -154,11 +155,22 @@ def test_differing_declarations_under_one_name_are_shown_apart_in_every_order() 
 def test_columns_of_one_name_are_shown_apart() -> None:
     base = table("t", column(ColumnType.TEXT))
     other = declare_column(base.id, Column("C", ColumnType.REAL))
-    same = declare_column(base.id, column(ColumnType.TEXT, default="x"))
+    same = declare_column(base.id, column(ColumnType.TEXT))
     columns = [Declaration(hlc, b"z" * 32, table_id=base.id, column=item) for hlc, item in ((2, other), (3, same))]
     (shown,) = schema_of([*columns, *declared(base)]).tables
     assert [item.name for item in shown.columns] == ["id", "c", f"C~{other.id.hex()[:4]}"]
     assert shown.column("c") == base.columns[1] and shown.column("nothing") is None
+
+
+@pytest.mark.parametrize("change", [{"default": "x"}, {"not_null": True}])
+def test_a_column_declared_apart_with_another_default_or_null_is_another(change: dict[str, Any]) -> None:
+    """Else replicas would differ in what they refuse and show, by which declaration they learned of first."""
+    base = table("t", column(ColumnType.TEXT))
+    apart = declare_column(base.id, replace(column(ColumnType.TEXT), **change))
+    assert apart.id != base.columns[1].id
+    added = Declaration(9, b"z" * 32, table_id=base.id, column=apart)
+    (shown,) = schema_of([added, *declared(base)]).tables
+    assert [item.name for item in shown.columns] == ["id", "c", f"c~{apart.id.hex()[:4]}"]
 
 
 def test_names_stay_apart_even_where_ids_begin_alike() -> None:

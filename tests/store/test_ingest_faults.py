@@ -25,8 +25,6 @@ from peers.model.entries import (
     encode_leaf,
 )
 from peers.model.ids import ZERO_HASH, blake2b_256
-from peers.model.operations import Kind, sign_operation
-from peers.model.schema import Column, ColumnType, declare_table, table_to_fields
 from peers.store.group_store import Author, GroupStore
 from peers.store.ingest import IngestReport
 from peers.testing.group_world import group_world
@@ -318,29 +316,6 @@ def test_c9_what_is_allowed_at_the_edges(receiver: Receiver) -> None:
     leaves = [setting_leaf(b"%d" % at, value) for at, value in enumerate(values)]
     assert faults(receiver.take(forged("a", leaves))) == []
     assert [receiver.settings()[b"%d" % at] for at in range(len(values))] == values
-
-
-@pytest.mark.parametrize("value", [math.nan, 1 << 63, LONG, [1]], ids=lambda value: repr(value)[:20])
-def test_c9_bad_values_of_a_table_that_is_declared_later(receiver: Receiver, value: Any) -> None:
-    """C9 with C7: what was parked for an unknown table meets the same validator when the table arrives; nothing
-    crashes, and no bad value is shown."""
-    later = declare_table("later", [Column("k", ColumnType.INTEGER, not_null=True, key=1), Column("v", ColumnType.ANY)])
-    data = encode_leaf(Leaf(later.id, Action.INSERT, (later.values[0].id,), [[1]], [[value]]), SALT)
-    good = encode_leaf(Leaf(later.id, Action.INSERT, (later.values[0].id,), [[2]], [["fine"]]), SALT)
-    receiver.take(forged("a", [data]), forged("c", [good]))
-    last = WORLD.operations[-1]
-    declaration = sign_operation(
-        WORLD.devices[0].key,
-        group=WORLD.group,
-        kind=Kind.TABLE,
-        parents=[last.id],
-        hlc=last.hlc + 1,
-        fields=table_to_fields(later),
-    )
-    receiver.store.add_operations([declaration.signed])
-    shown = dict(receiver.store.query("SELECT k, v FROM later"))
-    assert shown == {2: "fine"}
-    assert receiver.store.state_hash()
 
 
 # C10
