@@ -58,6 +58,8 @@ class StoreConfig:
     """Another program's short write is waited for; a longer one is reported as `db_locked`."""
     step_rows: int = 1000
     """Rows between two checkpoints of the event loop: about 2 ms."""
+    hash_step_bytes: int = 2 * MIB
+    """The same for the state hash of large rows: hashing these takes about 5 ms."""
     transactions_per_entry: int = 256
     """User transactions in one group commit: beyond it the signature and the sync are shared enough."""
     import_rows: int = 2000

@@ -3,6 +3,7 @@
 Everything is local: reads and writes touch this device's file only, and exchange happens beside them.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -163,8 +164,22 @@ class Group:
         return LiveQuery(self._context.replica.store, self._context.replica.feed, sql, parameters)
 
     async def state_hash(self) -> bytes:
-        """32 bytes that are equal on two replicas exactly when they show the same rows, tombstones and conflicts."""
-        return self._context.replica.store.state_hash()
+        """32 bytes that are equal on two replicas exactly when they show the same rows, tombstones and conflicts.
+
+        Of what is committed when the computation starts. It runs in small steps: everything else goes on meanwhile.
+        """
+        replica = self._context.replica
+        async with replica.hash_lock:
+            known = replica.store.known_state_hash
+            if known is not None:
+                return known
+            with contextlib.closing(replica.store.state_hashing()) as steps:
+                while True:
+                    try:
+                        next(steps)
+                    except StopIteration as end:
+                        return bytes(end.value)
+                    await trio.lowlevel.checkpoint()
 
     def conflicts(self) -> int:
         """Cells whose concurrent writes differ and that no later write has settled."""

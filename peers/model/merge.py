@@ -25,10 +25,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from peers.model import codec
 from peers.model.entries import Action, Dep, Flag, Header, Leaf
 from peers.model.ids import Hash, LogId, UserId, parse_row_id, row_ids, row_maker
 from peers.model.schema import Schema, Table, Value
-from peers.model.state import DELETED, Cell, Stamp, StateSums, row_digest, value_digest
+from peers.model.state import DELETED, Cell, Stamp, StateSums, row_digest
 
 Key = tuple[Value, ...]
 Cutoffs = Mapping[LogId, int | None]
@@ -98,7 +99,7 @@ class CellState:
     @property
     def in_conflict(self) -> bool:
         """Whether the maximal writes say different things (1 and 1.0 do)."""
-        return len({value_digest(member.value) for member in self.members}) > 1
+        return len({codec.dumps(member.value) for member in self.members}) > 1
 
 
 @dataclass(frozen=True)
@@ -291,21 +292,18 @@ class StateRow(NamedTuple):
     key: Key
     column: bytes
     winner: Stamp
-    digest: bytes
-    others: tuple[tuple[Stamp, bytes], ...]
+    value: Value
+    others: tuple[Member, ...]
     """The other maximal writes, sorted by stamp: the conflict set, equal values included."""
 
 
 def state_digest_rows(result: MergeResult) -> list[StateRow]:
     """Every retained cell, tombstones and conflict sets included, in the order of (table, key, column)."""
     return [
-        StateRow(
-            *ref, column, cell.winner, value_digest(cell.value),
-            tuple(sorted((member.stamp, value_digest(member.value)) for member in cell.members[1:])),
-        )
+        StateRow(*ref, column, cell.winner, cell.value, cell.members[:0:-1])
         for ref, row in sorted(result.rows.items(), key=_row_order)
         for column, cell in sorted(row.cells.items())
-    ]  # fmt: skip
+    ]
 
 
 def state_hash(result: MergeResult) -> Hash:

@@ -21,6 +21,7 @@ from peers.errors import DatabaseCorrupt, DatabaseLocked, DiskFull, PeersError
 
 SQLITE_VERSION_MIN = 3051003
 """3.51.3: earlier libraries can lose a WAL checkpoint race."""
+MEMORY = ":memory:"
 _STATEMENT_CACHE = 200
 
 
@@ -79,6 +80,32 @@ class Database:
             connection.execute("PRAGMA query_only=ON")
         self._readers.append(connection)
         return connection
+
+    @contextmanager
+    def snapshot(self) -> Iterator[apsw.Connection]:
+        """A connection for this block alone, on which all is as it is committed now, whatever is committed meanwhile.
+
+        As long as it is open, the WAL cannot shrink. A database in memory has one connection only: no snapshot.
+        """
+        if self.path == MEMORY:
+            yield self.connection
+            return
+        connection = self.reader()
+        try:
+            connection.execute("BEGIN")
+            connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()  # the snapshot is that of a first read
+            yield connection
+        finally:
+            if connection in self._readers:
+                self._readers.remove(connection)
+            connection.close(True)
+
+    def version(self) -> int | None:
+        """A number that is another after every commit, anybody's; None for a database in memory."""
+        if self.path == MEMORY:
+            return None
+        number: int = self.shared_reader.execute("PRAGMA data_version").get
+        return number
 
     @cached_property
     def shared_reader(self) -> apsw.Connection:

@@ -81,7 +81,8 @@ class GroupStore:
         )  # fmt: skip
         self._cutoffs = Cutoffs(connection, self._log, self._waiting)
         self._pages = Pages(connection, self._log)
-        self._state_hash: bytes | None = None
+        self._state_hash: tuple[int | None, Hash] = (None, b"")
+        """The file's version (`Database.version`), and its state hash."""
         self._reports = Reports(connection, self.catalog, self._waiting)
         self._dirty = False
         """Whether memory may be ahead of what is committed."""
@@ -173,7 +174,6 @@ class GroupStore:
         self._apply.load()
         self._waiting.load()
         self._own.load()
-        self._state_hash = None
         row = self.database.connection.execute("SELECT max(hlc) FROM _peers_entry").get
         self.clock.observe(0 if row is None else from_sql_u64(row))
         now = self._now_ms()
@@ -184,7 +184,6 @@ class GroupStore:
     def _flush(self) -> None:
         self._log.flush()
         self.catalog.flush()
-        self._state_hash = None
 
     @contextmanager
     def _transaction(self, *, durable: bool) -> Iterator[None]:
@@ -396,21 +395,39 @@ class GroupStore:
     # --- Reports -----------------------------------------------------------------------------------------------------
 
     def state_hash(self) -> Hash:
-        """Over all retained rows, tombstones and conflict sets; kept until the next commit."""
-        if self._state_hash is None:
-            for _ in self.state_hashing():
-                pass
-        assert self._state_hash is not None
-        return self._state_hash
+        """Over all retained rows, tombstones and conflict sets, as last committed. At once: it may take seconds."""
+        found = self.known_state_hash
+        if found is not None:
+            return found
+        steps = self.state_hashing()
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                result: Hash = end.value
+                return result
 
-    def state_hashing(self) -> Generator[None, None, None]:
-        """Compute the state hash in steps; `state_hash` then has it."""
-        hasher = StateHasher(self.database.connection, self.catalog, self._log, self._apply.rows)
-        sums = None
-        for sums in hasher.sums(step=self._config.step_rows):  # noqa: B007
-            yield
-        assert sums is not None
-        self._state_hash = sums.hash()
+    @property
+    def known_state_hash(self) -> Hash | None:
+        """The state hash, if it was computed since the last commit."""
+        version, known = self._state_hash
+        return known if version is not None and version == self.database.version() else None
+
+    def state_hashing(self) -> Generator[None, None, Hash]:
+        """Compute the state hash of what is committed now, yielding between steps; commits between them do not matter.
+
+        Closing the generator ends its reading.
+        """
+        with self.database.errors():
+            version = self.database.version()
+            with self.database.snapshot() as connection:
+                hasher = StateHasher(connection, tuple(self.catalog.by_number.values()))
+                config = self._config
+                for sums in hasher.sums(step=config.step_rows, step_bytes=config.hash_step_bytes):  # noqa: B007
+                    yield
+            result = sums.hash()
+        self._state_hash = (version, result)
+        return result
 
     def conflict_count(self) -> int:
         """Cells whose maximal writes say different things."""

@@ -59,6 +59,8 @@ class Replica:
         self.device_id: DeviceId = identity.device_key.public
         self.feed = CommitFeed(config.store.feed_queue)
         self.pull_lock = trio.Lock()
+        self.hash_lock = trio.Lock()
+        """One computation of the state hash at a time."""
         self.personal = personal
         self._identity = identity
         self._create = create

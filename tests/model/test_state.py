@@ -1,6 +1,7 @@
 """The state hash: golden bytes, and the properties that callers rely on."""
 
 import random
+import zlib
 
 import pytest
 from hypothesis import given, settings
@@ -11,17 +12,16 @@ from peers.model.ids import blake2b_256
 from peers.model.state import (
     DELETED,
     Cell,
+    Place,
     RowDigest,
     Stamp,
     StateSums,
     bucket_of,
-    cell_prefix,
     combine,
-    encode_cell,
+    encode_head,
     encode_stamp,
-    encoded_row_digest,
+    hashed_head,
     row_digest,
-    value_digest,
 )
 
 TABLE = bytes(range(8))
@@ -32,14 +32,15 @@ LATER = STAMP._replace(hlc=STAMP.hlc + 300, owner_epoch=1)
 def spelled_out(table: bytes, key: list, cells: list[Cell], conflicts: list[Cell]) -> bytes:
     """The row's bytes as the module's docstring says them, with no shortcut."""
 
-    def one(cell: Cell) -> list:
-        data = codec.dumps(cell.value)
-        return [cell.column, list(cell.stamp), data if len(data) <= 15 else value_digest(cell.value)]
+    def groups(some: list[Cell]) -> list:
+        stamps = sorted({cell.stamp for cell in some}, key=encode_stamp)
+        return [[list(stamp), sorted(cell.column for cell in some if cell.stamp == stamp)] for stamp in stamps]
 
-    def ordered(some: list[Cell]) -> list:
-        return [one(cell) for cell in sorted(some, key=lambda cell: (cell.column, cell.stamp))]
+    def values_of(some: list[Cell]) -> list:
+        return [cell.value for cell in sorted(some, key=lambda cell: (encode_stamp(cell.stamp), cell.column))]
 
-    return codec.dumps([table, key, ordered(cells), ordered(conflicts)])
+    head = codec.dumps([table, groups(cells), groups(conflicts)])
+    return head + codec.dumps([*key, *values_of(cells), *values_of(conflicts)])
 
 
 def test_golden_bytes() -> None:
@@ -47,13 +48,13 @@ def test_golden_bytes() -> None:
     row = row_digest(TABLE, ["key", 7], cells, [Cell(b"c" * 8, LATER, None)])
     sums = StateSums()
     sums.add(TABLE, row)
-    assert value_digest("x" * 100).hex() == "cee98969ff904920963dd1db88e15b67"
-    assert cell_prefix(DELETED, STAMP).hex() == "834086001b" + f"{1 << 40:016x}" + "5820" + "64" * 32 + "48" + (
-        "69" * 8 + "03" + "5820" + "68" * 32
-    )
-    assert row.bucket == 12
-    assert f"{row.number:064x}" == "bd934c054f1329ba62f597798d6ea26c434ed5d805722f48e8323cdc40501752"
-    assert sums.hash().hex() == "ba05d08bc82d9f1aba52b4c87458f93d213391d20e2a7e7c2fd143ec9de7e23c"
+    stamp = f"86001b{1 << 40:016x}" + "5820" + "64" * 32 + "48" + "69" * 8 + "03" + "5820" + "68" * 32
+    assert encode_stamp(STAMP).hex() == stamp
+    head = encode_head(TABLE, [Place(STAMP, b"a" * 8), Place(STAMP, b"c" * 8)])
+    assert head.hex() == "83480001020304050607" + "8182" + stamp + "8248" + "61" * 8 + "48" + "63" * 8 + "80"
+    assert row.bucket == 56
+    assert f"{row.number:064x}" == "6d72508ec28cc92af70f3854629e3f8ddae27c50d79cb5cfab8ae6bdb4a046c2"
+    assert sums.hash().hex() == "cd0a58b79d950076f0be0794d0a386de6f546edced0dbf97579b50aa77d09fec"
     assert StateSums().hash().hex() == "898071af99074b7870088f538bc504295f218f0685f34988f065afe85c339978"
 
 
@@ -78,14 +79,19 @@ cell_lists = st.lists(
 
 @given(key=st.lists(values, min_size=1, max_size=3), cells=cell_lists, conflicts=cell_lists)
 @settings(max_examples=100, deadline=None)
-def test_shortcuts_give_the_bytes_of_the_docstring(key: list, cells: list[Cell], conflicts: list[Cell]) -> None:
+def test_a_row_has_the_bytes_of_the_docstring(key: list, cells: list[Cell], conflicts: list[Cell]) -> None:
     digest = row_digest(TABLE, key, cells, conflicts)
     row = spelled_out(TABLE, key, cells, conflicts)
     assert digest.number == int.from_bytes(blake2b_256(row), "big")
-    assert digest.bucket == bucket_of(key) == blake2b_256(codec.dumps(key))[0]
-    encoded = [encode_cell(cell_prefix(cell.column, cell.stamp), cell.value) for cell in reversed(cells)]
-    assert encoded_row_digest(TABLE, key, encoded, [codec.dumps([c.column, list(c.stamp), value_digest(c.value)])
-                                                    for c in conflicts]) == digest  # fmt: skip
+    assert digest.bucket == bucket_of(key) == zlib.crc32(codec.dumps(key)) & 255
+    places, other = (sorted(Place(cell.stamp, cell.column) for cell in some) for some in (cells, conflicts))
+    head = encode_head(TABLE, places, other)
+    assert row.startswith(head)
+    shared = hashed_head(head)
+    for _ in range(2):  # the kept beginning stays as it is
+        begun = shared.copy()
+        begun.update(row[len(head) :])
+        assert begun.digest() == digest.number.to_bytes(32, "big")
 
 
 @given(stamps, stamps)
@@ -94,11 +100,10 @@ def test_stamps_sort_as_their_bytes(one: Stamp, other: Stamp) -> None:
     assert (one < other) == (encode_stamp(one) < encode_stamp(other))
 
 
-def test_short_values_are_told_from_digests_and_from_each_other() -> None:
+def test_values_of_different_types_are_told_apart() -> None:
     some = [None, 0, 1, 1.0, 0.0, "", b"", "1", b"1", "x" * 14, "x" * 15, "x" * 16, b"x" * 16]
-    assert len({value_digest(value) for value in some}) == len(some)
-    assert len(value_digest("x" * 14)) == 15
-    assert len(value_digest("x" * 15)) == 16
+    assert len({row_digest(TABLE, ["k"], [Cell(b"a" * 8, STAMP, value)]) for value in some}) == len(some)
+    assert len({row_digest(TABLE, [value], [Cell(DELETED, STAMP, 0)]).number for value in some}) == len(some)
 
 
 def test_sums_do_not_depend_on_order_and_rows_can_be_taken_away() -> None:
@@ -119,7 +124,7 @@ def test_sums_do_not_depend_on_order_and_rows_can_be_taken_away() -> None:
     assert forward.hash() != backward.hash()
 
 
-@pytest.mark.parametrize("change", ["table", "key", "column", "stamp", "value", "conflict", "moved"])
+@pytest.mark.parametrize("change", ["table", "key", "column", "stamp", "value", "conflict", "moved", "keyed"])
 def test_every_part_of_a_row_counts(change: str) -> None:
     cell, other = Cell(b"a" * 8, STAMP, 1), Cell(b"b" * 8, LATER, 2)
     base = row_digest(TABLE, ["k"], [cell, other])
@@ -131,5 +136,6 @@ def test_every_part_of_a_row_counts(change: str) -> None:
         "value": row_digest(TABLE, ["k"], [cell, other._replace(value=3)]),
         "conflict": row_digest(TABLE, ["k"], [cell, other], [cell._replace(stamp=LATER)]),
         "moved": row_digest(TABLE, ["k"], [cell], [other]),
+        "keyed": row_digest(TABLE, ["k", 1], [other]),
     }[change]
     assert changed.number != base.number
