@@ -220,6 +220,11 @@ class GroupStore:
     def _before_transaction(self) -> None:
         self._committed = self._log.vector
 
+    def holds(self, log: LogId, seq: int, digest: Hash) -> bool:
+        """Whether this very entry is stored here, on whatever branch."""
+        with self.database.errors():
+            return self._log.find(log, seq, digest) is not None
+
     @property
     def digest(self) -> Hash:
         """What the one-minute comparison exchanges."""

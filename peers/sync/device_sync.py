@@ -10,7 +10,6 @@ from actors.actor import Actor
 from peers.config import SyncConfig
 from peers.model.ids import DeviceId
 from peers.net.remote_device import RemoteDevice
-from peers.sync import exchange
 from peers.sync.peer_link import PeerLink
 from peers.sync.replica import Replica
 from peers.wire.messages import Changes, ListChanges, NetworkInfo, Notification
@@ -102,7 +101,7 @@ async def answer_list_changes(
     limit_bytes = min(request.limit_bytes, config.page_bytes)
     operations, more = replica.operations_since(request.control_heads, limit_bytes)
     changes = Changes(tuple(operations), (), more)
-    if not more and not exchange.own_log_ahead(replica.vector, request.since, replica.device_id):
+    if not more and not replica.own_logs_disputed(request.since):
         await replica.begin_publishing()
         page = replica.entries_for(caller, request.since, limit_bytes)
         changes = Changes(tuple(operations), tuple(page.entries), page.more)

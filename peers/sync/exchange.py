@@ -4,11 +4,11 @@ A cursor is a claim about what a peer holds, or a guess at what I shall hold onc
 only chooses what to ask or send next; what a replica *is* comes from its store alone.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from peers.errors import EntryRefused
 from peers.model.entries import Header, RawEntry, decode_header
-from peers.model.ids import DeviceId, Hash, blake2b_256
+from peers.model.ids import DeviceId, Hash, LogId, blake2b_256
 from peers.model.operations import SignedBytes
 from peers.model.version_vector import Head, VersionVector
 
@@ -38,13 +38,27 @@ def _after(heads: tuple[Head, ...], header: Header) -> tuple[Head, ...]:
     return tuple(sorted((*others, top)))
 
 
-def own_log_ahead(mine: VersionVector, claimed: VersionVector, device: DeviceId) -> bool:
-    """Whether a peer claims entries of *my* device that I do not hold: fetch them before anything is sent.
+def own_logs_disputed(
+    claimed: VersionVector, device: DeviceId, holds: Callable[[LogId, int, Hash], bool]
+) -> frozenset[LogId]:
+    """The logs of *my* device of which a peer claims an entry that I do not hold: fetch them before anything is sent.
 
-    A restored backup, a lost WAL or a lying disk looks like this; a lie is found out because only my own signature
+    A restored backup, a lost WAL or a lying disk looks like this, also where I have written more since than was lost:
+    so the entries themselves are compared, not how many there are. A lie is found out because only my own signature
     proves such an entry.
     """
-    return any(log.device == device for log in mine.behind(claimed))
+    return frozenset(
+        log
+        for log, heads in claimed.heads.items()
+        if log.device == device and not all(holds(log, head.seq, head.hash) for head in heads)
+    )
+
+
+def pull_cursor(mine: VersionVector, disputed: Iterable[LogId]) -> VersionVector:
+    """Where a pull begins. Of a disputed log it names nothing: the peer would take mine for a longer one of the same
+    chain, and send nothing."""
+    without = set(disputed)
+    return VersionVector({log: heads for log, heads in mine.heads.items() if log not in without})
 
 
 def heads_after(heads: tuple[Hash, ...], operations: Iterable[SignedBytes]) -> tuple[Hash, ...]:

@@ -127,7 +127,7 @@ class PeerLink:
         while True:
             while self._behind():
                 await self._pull_in_turn()
-            if not exchange.own_log_ahead(self._replica.vector, self.claimed, self._replica.device_id) or self._stalled:
+            if self._stalled or not self._replica.own_logs_disputed(self.claimed):
                 self._own_log_checked.set()
             await self._pull_wanted.wait()
             self._pull_wanted = trio.Event()
@@ -148,7 +148,9 @@ class PeerLink:
         if self._stalled == (self.claimed, self.claimed_heads):
             return False
         held = self._replica.held_heads(self.claimed_heads)
-        return exchange.pull_wanted(self._replica.vector, held, self.claimed, self.claimed_heads)
+        if exchange.pull_wanted(self._replica.vector, held, self.claimed, self.claimed_heads):
+            return True
+        return bool(self._replica.own_logs_disputed(self.claimed))
 
     async def _pull(self) -> None:
         """Bring over what the peer has and I have not: one pass over its pages, to the first that brings nothing."""
@@ -174,7 +176,8 @@ class PeerLink:
         return self._replica.vector.count_missing(self.claimed), len(self.claimed_heads) - len(held)
 
     async def _fetch(self, send: trio.MemorySendChannel[Changes]) -> None:
-        cursor, heads = self._replica.vector, self._replica.control_heads
+        cursor = exchange.pull_cursor(self._replica.vector, self._replica.own_logs_disputed(self.claimed))
+        heads = self._replica.control_heads
         async with send:
             while True:
                 try:

@@ -14,7 +14,7 @@ from actors.ref import Ref
 from peers.config import Config
 from peers.errors import PeersError
 from peers.model.entries import RawEntry
-from peers.model.ids import DeviceId, GroupId, Hash
+from peers.model.ids import DeviceId, GroupId, Hash, LogId
 from peers.model.membership import Role, author_of, role
 from peers.model.operations import Kind, Operation, SignedBytes, decode_operation
 from peers.model.trust import LocalIdentity, PeerIdentity
@@ -25,6 +25,7 @@ from peers.store.commit_feed import CommitFeed
 from peers.store.group_store import GroupStore
 from peers.store.writer import AddOperations, BeginPublishing, Ingest, IssueOperation
 from peers.store.writer import Message as WriterMessage
+from peers.sync import exchange
 
 _NOTHING = VersionVector()
 _PENDING = "this group has not arrived yet: a member who has granted you must be reachable"
@@ -114,6 +115,13 @@ class Replica:
     @property
     def digest(self) -> Hash:
         return self.vector.digest(self.control_heads) if self._store is None else self._store.digest
+
+    def own_logs_disputed(self, claimed: VersionVector) -> frozenset[LogId]:
+        """Logs of this device of which `claimed` names an entry that is not held here."""
+        return exchange.own_logs_disputed(claimed, self.device_id, self._holds)
+
+    def _holds(self, log: LogId, seq: int, digest: Hash) -> bool:
+        return self._store is not None and self._store.holds(log, seq, digest)
 
     def held_heads(self, heads: Iterable[Hash]) -> set[Hash]:
         """Those of `heads` whose operations are held."""

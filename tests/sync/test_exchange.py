@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from peers.model.entries import Flag, Header, RawEntry, encode_header
 from peers.model.ids import ZERO_HASH, LogId, blake2b_256
 from peers.model.version_vector import Head, VersionVector
-from peers.sync.exchange import advanced, heads_after, own_log_ahead, pull_wanted
+from peers.sync.exchange import advanced, heads_after, own_logs_disputed, pull_cursor, pull_wanted
 
 ME, OTHER = LogId(bytes(32), b"incarn-1"), LogId(bytes([1]) * 32, b"incarn-2")
 NOTHING = VersionVector()
@@ -101,20 +101,33 @@ def test_a_pull_is_wanted_for_operations_alone() -> None:
     assert not pull_wanted(NOTHING, (one, two), NOTHING, (one,))
 
 
-@settings(max_examples=200, deadline=None)
-@given(vectors, vectors)
-def test_my_own_log_is_ahead_only_where_a_peer_has_more_of_it(mine: VersionVector, theirs: VersionVector) -> None:
-    assert own_log_ahead(mine, theirs, ME.device) == (theirs.seq(ME) > mine.seq(ME))
+def test_my_own_log_is_disputed_where_a_peer_names_an_entry_that_i_do_not_hold() -> None:
+    """T21, S9: longer, another branch, a log that I do not know; and a *shorter* other branch too."""
+    _, headers = chain(ME, 6)
+    held = {(ME, header.seq, header.hash) for header in headers[:5]}
+
+    def disputed(log: LogId, *heads: Head) -> bool:
+        claimed = VersionVector({log: tuple(sorted(heads)), OTHER: (Head(9, bytes(32)),)})
+        return own_logs_disputed(claimed, ME.device, lambda *entry: entry in held) == ({log} if log != OTHER else set())
+
+    def nothing(log: LogId, *heads: Head) -> bool:
+        claimed = VersionVector({log: heads})
+        return own_logs_disputed(claimed, ME.device, lambda *entry: entry in held) == set()
+
+    assert disputed(ME, head(headers[5]))
+    assert disputed(ME, Head(5, bytes([4]) * 32))
+    assert disputed(ME, Head(2, bytes([4]) * 32))
+    assert disputed(ME, head(headers[2]), Head(3, bytes([4]) * 32))
+    assert disputed(LogId(ME.device, b"incarn-0"), Head(1, bytes([1]) * 32))
+    assert nothing(ME, head(headers[4])) and nothing(ME, head(headers[0]))
+    assert nothing(OTHER, Head(9, bytes([1]) * 32))
+    assert own_logs_disputed(NOTHING, ME.device, lambda *entry: False) == set()
 
 
-def test_another_branch_of_my_own_log_is_ahead_too() -> None:
-    """T21: the same seq under another hash, and any log of my device that I do not know."""
-    mine = VersionVector({ME: (Head(3, bytes([3]) * 32),)})
-    assert own_log_ahead(mine, VersionVector({ME: (Head(3, bytes([4]) * 32),)}), ME.device)
-    older = LogId(ME.device, b"incarn-0")
-    assert own_log_ahead(mine, VersionVector({older: (Head(1, bytes([1]) * 32),)}), ME.device)
-    assert not own_log_ahead(mine, VersionVector({OTHER: (Head(9, bytes([1]) * 32),)}), ME.device)
-    assert not own_log_ahead(mine, NOTHING, ME.device)
+def test_a_pull_names_nothing_of_a_disputed_log() -> None:
+    mine = VersionVector({ME: (Head(3, bytes([3]) * 32),), OTHER: (Head(1, bytes([1]) * 32),)})
+    assert pull_cursor(mine, ()) == mine
+    assert set(pull_cursor(mine, [ME]).heads) == {OTHER}
 
 
 def test_heads_on_their_way_are_named() -> None:
