@@ -170,10 +170,10 @@ class Group:
         """
         replica = self._context.replica
         async with replica.hash_lock:
-            known = replica.store.known_state_hash
+            known = replica.store.hashing.known
             if known is not None:
                 return known
-            with contextlib.closing(replica.store.state_hashing()) as steps:
+            with contextlib.closing(replica.store.hashing.steps()) as steps:
                 while True:
                     try:
                         next(steps)

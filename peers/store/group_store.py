@@ -38,7 +38,7 @@ from peers.store.own_log import OwnLog
 from peers.store.pages import Pages
 from peers.store.reports import Reports
 from peers.store.rows import LocalTable
-from peers.store.state_hash import StateHasher
+from peers.store.state_hash import StateHash
 from peers.store.waiting import Waiting
 
 
@@ -81,8 +81,7 @@ class GroupStore:
         )  # fmt: skip
         self._cutoffs = Cutoffs(connection, self._log, self._waiting)
         self._pages = Pages(connection, self._log)
-        self._state_hash: tuple[int | None, Hash] = (None, b"")
-        """The file's version (`Database.version`), and its state hash."""
+        self.hashing = StateHash(database, self.catalog, config)
         self._reports = Reports(connection, self.catalog, self._waiting)
         self._dirty = False
         """Whether memory may be ahead of what is committed."""
@@ -401,38 +400,7 @@ class GroupStore:
 
     def state_hash(self) -> Hash:
         """Over all retained rows, tombstones and conflict sets, as last committed. At once: it may take seconds."""
-        found = self.known_state_hash
-        if found is not None:
-            return found
-        steps = self.state_hashing()
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                result: Hash = end.value
-                return result
-
-    @property
-    def known_state_hash(self) -> Hash | None:
-        """The state hash, if it was computed since the last commit."""
-        version, known = self._state_hash
-        return known if version is not None and version == self.database.version() else None
-
-    def state_hashing(self) -> Generator[None, None, Hash]:
-        """Compute the state hash of what is committed now, yielding between steps; commits between them do not matter.
-
-        Closing the generator ends its reading.
-        """
-        with self.database.errors():
-            version = self.database.version()
-            with self.database.snapshot() as connection:
-                hasher = StateHasher(connection, tuple(self.catalog.by_number.values()))
-                config = self._config
-                for sums in hasher.sums(step=config.step_rows, step_bytes=config.hash_step_bytes):  # noqa: B007
-                    yield
-            result = sums.hash()
-        self._state_hash = (version, result)
-        return result
+        return self.hashing.now()
 
     def conflict_count(self) -> int:
         """Cells whose maximal writes say different things."""

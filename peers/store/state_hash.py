@@ -8,7 +8,7 @@ rows of one entry share (stamps and columns) is a *plan*, made once.
 May assume that the connection is used for nothing else. Nothing of the writer's memory is read after the start.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import islice
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -17,10 +17,13 @@ from zlib import crc32
 import apsw
 import cbor2
 
-from peers.model.ids import ROW_ID_CHARS
+from peers.config import StoreConfig
+from peers.model.ids import ROW_ID_CHARS, Hash
 from peers.model.state import BUCKETS, Cell, Place, Stamp, StateSums, bucket_of, encode_head, hashed_head, row_digest
 from peers.model.state import DELETED as DELETED_ID
+from peers.store.catalog import Catalog
 from peers.store.change_log import ChangeLog
+from peers.store.database import Database
 from peers.store.row_state import DIGITS, RowStore
 from peers.store.rows import DELETED, EID_MASK, EPOCH_SHIFT, LocalTable, quote
 
@@ -72,6 +75,45 @@ class _Beside:
     @property
     def is_at_end(self) -> bool:
         return self._next is None
+
+
+class StateHash:
+    """The state hash of one file, kept until anybody changes the file."""
+
+    def __init__(self, database: Database, catalog: Catalog, config: StoreConfig) -> None:
+        self._database = database
+        self._catalog = catalog
+        self._config = config
+        self._version: int | None = None
+        self._known: Hash = b""
+
+    @property
+    def known(self) -> Hash | None:
+        """What was computed since the last commit."""
+        return self._known if self._version is not None and self._version == self._database.version() else None
+
+    def steps(self) -> Generator[None, None, Hash]:
+        """Compute it of what is committed now. Commits between the steps do not matter."""
+        database, config = self._database, self._config
+        with database.errors():
+            version = database.version()
+            with database.snapshot() as connection:
+                hasher = StateHasher(connection, tuple(self._catalog.by_number.values()))
+                for sums in hasher.sums(step=config.step_rows, step_bytes=config.hash_step_bytes):  # noqa: B007
+                    yield
+            result = sums.hash()
+        self._version, self._known = version, result
+        return result
+
+    def now(self) -> Hash:
+        """All steps at once."""
+        known, steps = self.known, self.steps()
+        while known is None:
+            try:
+                next(steps)
+            except StopIteration as end:
+                known = end.value
+        return known
 
 
 class StateHasher:

@@ -64,7 +64,7 @@ def test_steps_of_any_size_end_as_the_oracle(seed: int, tmp_path: Path) -> None:
     for number, config in enumerate((StoreConfig(step_rows=1), StoreConfig(hash_step_bytes=1), StoreConfig())):
         store = store_of(history, tmp_path / f"{number}.db", config)
         take(store, history)
-        count, found = finished(store.state_hashing())
+        count, found = finished(store.hashing.steps())
         counts.append(count)
         hashes.add(found)
         store.close()
@@ -77,8 +77,8 @@ def test_a_write_while_hashing_neither_waits_nor_changes_the_result(store: Group
     take(store, history, 0, half)
     before = store.state_hash()
     store.begin_publishing()  # a commit that changes no row: the hash is computed anew, and is the same
-    assert store.known_state_hash is None
-    steps = store.state_hashing()
+    assert store.hashing.known is None
+    steps = store.hashing.steps()
     next(steps)
     take(store, history, half)  # would raise DatabaseLocked
     (busy, _, _) = store.database.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
@@ -86,9 +86,9 @@ def test_a_write_while_hashing_neither_waits_nor_changes_the_result(store: Group
     count, found = finished(steps)
     assert count > 1
     assert found == before
-    assert store.known_state_hash is None, "a commit has happened since the snapshot"
+    assert store.hashing.known is None, "a commit has happened since the snapshot"
     after = store.state_hash()
-    assert after == store.known_state_hash == state_hash(history.expected())
+    assert after == store.hashing.known == state_hash(history.expected())
     assert after != before
 
 
@@ -98,8 +98,8 @@ def test_what_is_not_committed_does_not_count(store: GroupStore, history: Histor
     before = store.state_hash()
     merging = store.ingest([entry.raw for entry in history.entries[half:]], contact_seconds=3600.0)
     next(merging)
-    assert store.known_state_hash == before
-    assert finished(store.state_hashing())[1] == before
+    assert store.hashing.known == before
+    assert finished(store.hashing.steps())[1] == before
     merging.close()
     assert store.state_hash() == before
 
@@ -110,7 +110,7 @@ def test_another_program_s_write_is_seen(store: GroupStore, history: History) ->
     other = store.database.reader()
     other.execute("PRAGMA query_only=OFF")
     other.execute("CREATE TABLE theirs(x)")
-    assert store.known_state_hash is None
+    assert store.hashing.known is None
     assert store.state_hash() == known
 
 
@@ -118,7 +118,7 @@ def test_another_program_s_write_is_seen(store: GroupStore, history: History) ->
 def test_closing_in_the_middle_leaves_nothing_open(store: GroupStore, history: History, steps_taken: int) -> None:
     take(store, history)
     readers = list(store.database._readers)
-    steps = store.state_hashing()
+    steps = store.hashing.steps()
     for _ in range(steps_taken):
         next(steps)
     steps.close()
@@ -189,7 +189,7 @@ async def test_cancelled_in_the_middle(tmp_path: Path, autojump_clock: Any) -> N
                     await trio.lowlevel.checkpoint()
                 scope.cancel()
         assert scope.cancelled_caught
-        assert store.known_state_hash is None
+        assert store.hashing.known is None
         assert store.database._readers == [store.database.shared_reader]
         assert len(await group.state_hash()) == 32
 
