@@ -87,6 +87,8 @@ class DeviceSync(Actor[Message]):
             if link is not None:
                 link.pulled_entries += report.stored
                 link.last_error = report.problem or link.last_error
+                if report.unwritable:
+                    link.rest()
         if device in self._links:
             self._links[device].heard(notification.vector, notification.control_heads)
 

@@ -9,7 +9,7 @@ lying keeps the others waiting only for `pull_turn_seconds`.
 import trio
 
 from peers.config import SyncConfig
-from peers.errors import RemoteError
+from peers.errors import RemoteError, RetryableError
 from peers.model.ids import DeviceId, Hash
 from peers.model.version_vector import VersionVector
 from peers.net.remote_device import RemoteDevice
@@ -39,6 +39,7 @@ class PeerLink:
         self._hinted: VersionVector | None = None
         self._hint_time = -config.hint_window_seconds
         self._serving_until = 0.0
+        self._resting = False
 
     @property
     def device_id(self) -> DeviceId:
@@ -80,6 +81,17 @@ class PeerLink:
         self._serving_until = trio.current_time() + self._config.retry_seconds if changes.more else 0.0
         self._push_wanted.set()
 
+    def rest(self) -> None:
+        """The group's file cannot be written to now: pull nothing for `retry_seconds`, then whatever is missing."""
+        if not self._resting:
+            self._resting = True
+            self.remote.connection.spawn(self._wake_up)
+
+    async def _wake_up(self) -> None:
+        await trio.sleep(self._config.retry_seconds)
+        self._resting = False
+        self._pull_wanted.set()
+
     # --- push ---------------------------------------------------------------------------------------------------------
 
     async def _watch_commits(self) -> None:
@@ -90,11 +102,19 @@ class PeerLink:
 
     async def _push_loop(self) -> None:
         await self._own_log_checked.wait()
-        await self._replica.begin_publishing()
+        await self._begin_publishing()
         while True:
             await self._push_wanted.wait()
             self._push_wanted = trio.Event()
             await self._push_missing()
+
+    async def _begin_publishing(self) -> None:
+        while True:
+            try:
+                return await self._replica.begin_publishing()
+            except RetryableError as error:
+                self.last_error = f"{error.code}: {error}"
+                await trio.sleep(self._config.retry_seconds)
 
     async def _push_missing(self) -> None:
         """Send what the peer lacks; a long backlog is only announced, and pulled by the peer at its own pace."""
@@ -127,7 +147,7 @@ class PeerLink:
         while True:
             while self._behind():
                 await self._pull_in_turn()
-            if self._stalled or not self._replica.own_logs_disputed(self.claimed):
+            if not self._resting and (self._stalled or not self._replica.own_logs_disputed(self.claimed)):
                 self._own_log_checked.set()
             await self._pull_wanted.wait()
             self._pull_wanted = trio.Event()
@@ -145,7 +165,7 @@ class PeerLink:
                 self._replica.pull_lock.release()
 
     def _behind(self) -> bool:
-        if self._stalled == (self.claimed, self.claimed_heads):
+        if self._resting or self._stalled == (self.claimed, self.claimed_heads):
             return False
         held = self._replica.held_heads(self.claimed_heads)
         if exchange.pull_wanted(self._replica.vector, held, self.claimed, self.claimed_heads):
@@ -165,6 +185,9 @@ class PeerLink:
                 self.pulled_entries += report.stored
                 if report.problem:
                     self.last_error = report.problem
+                if report.unwritable:
+                    self.rest()
+                    return
                 if not report.stored and heads == self._replica.control_heads:
                     break  # known by now, held or refused; a peer could go on like this for ever
         if not stored and self._missing() == missing and target == (self.claimed, self.claimed_heads):

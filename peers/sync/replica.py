@@ -5,6 +5,7 @@ that this user wants but whose log has not arrived yet has no file: `pending`. T
 sends make it.
 """
 
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ import trio
 
 from actors.ref import Ref
 from peers.config import Config
-from peers.errors import PeersError
+from peers.errors import PeersError, RetryableError
 from peers.model.entries import RawEntry
 from peers.model.ids import DeviceId, GroupId, Hash, LogId
 from peers.model.membership import Role, author_of, role
@@ -33,10 +34,14 @@ _PENDING = "this group has not arrived yet: a member who has granted you must be
 
 @dataclass(frozen=True)
 class Received:
-    """What came of a page or a notification: entries stored, and the first problem in one line, or empty."""
+    """What came of a page or a notification: entries stored, and the first problem in one line, or empty.
+
+    `unwritable`: the file could not be written to just now (locked, or the disk is full): worth another try later.
+    """
 
     stored: int = 0
     problem: str = ""
+    unwritable: bool = False
 
 
 def _unchanged(_: DeviceId, page: Page) -> Page:
@@ -172,17 +177,20 @@ class Replica:
 
     async def receive(self, operations: Sequence[SignedBytes], entries: Sequence[RawEntry]) -> Received:
         """Store what a peer sent: operations first, then entries in slices of one SQLite transaction each."""
-        problem = ""
-        if operations:
-            problem = await self._receive_operations(operations)
-        if not entries or self._store is None:
-            return Received(0, problem)
-        stored = 0
-        for start in range(0, len(entries), self._config.store.ingest_entries):
-            report = await self.writer.ask(Ingest(tuple(entries[start : start + self._config.store.ingest_entries])))
-            stored += len(report.stored)
-            for fault, text, _ in (*report.refused, *report.held):
-                problem = problem or f"{fault.value}: {text}"
+        problem, stored = "", 0
+        try:
+            if operations:
+                problem = await self._receive_operations(operations)
+            if self._store is None:
+                return Received(0, problem)
+            for start in range(0, len(entries), self._config.store.ingest_entries):
+                end = start + self._config.store.ingest_entries
+                report = await self.writer.ask(Ingest(tuple(entries[start:end])))
+                stored += len(report.stored)
+                for fault, text, _ in (*report.refused, *report.held):
+                    problem = problem or f"{fault.value}: {text}"
+        except RetryableError as error:
+            return Received(stored, f"{error.code}: {error}", unwritable=True)
         return Received(stored, problem)
 
     async def _receive_operations(self, operations: Sequence[SignedBytes]) -> str:
@@ -209,7 +217,8 @@ class Replica:
     async def apply_parked(self, contact_seconds: float) -> None:
         """Let entries that wait only for others' entries be applied, after `parked_after_seconds` of contact."""
         if self._store is not None and self._store.status()["parked"]:
-            await self.writer.ask(Ingest((), contact_seconds=contact_seconds))
+            with contextlib.suppress(RetryableError):  # the next minute tries again
+                await self.writer.ask(Ingest((), contact_seconds=contact_seconds))
 
     async def membership_changed(self) -> None:
         """After an operation of our own: offers may change."""
