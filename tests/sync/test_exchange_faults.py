@@ -405,3 +405,45 @@ async def test_operations_that_are_false(tmp_path: Path, autojump_clock: MockClo
         await scene.mallory.push(scene.group, operations=[forged, (b"junk", bytes(64)), (b"", b"")])
         await scene.all_is_well()
         assert scene.cluster.group("b").members() == before
+
+
+async def test_a_pending_group_is_made_of_its_own_operations_only(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """A group that is wanted and not here yet begins with its very genesis, from whoever has it; junk, another group's
+    operations and entries before it make nothing, and whoever sends them does not stand in the way of the others."""
+    async with open_scene(tmp_path) as scene:
+        cluster, other = scene.cluster, scene.store("a").operations_since(())
+        team = await cluster["a"].create_group("later", schema="writers")
+        for user in (cluster["b"].user_id, scene.mallory.person.user):
+            await team.grant(user, Role.WRITER)
+        real = team._context.replica.store.operations_since(())
+        log = ForgedLog(scene.mallory.person.device_key, team.id, [HASH], scene.mallory.clock)
+        junk = log.entry(bytes(10))
+        answers = [
+            Changes((), (junk,), False),
+            Changes(((b"junk", bytes(64)), *real), (junk,), False),
+            Changes(tuple(other), (), False),
+            Changes(((real[0][0], bytes(64)),), (), True),
+            Changes(tuple(real[1:]), (), True),
+        ]
+        cluster.network.cut("a", "b")
+        before = cluster["b"].status()
+
+        async def answer(group: GroupId, request: ListChanges) -> Changes:
+            return answers.pop(0) if answers else NOTHING
+
+        scene.mallory.answer = answer  # type: ignore[method-assign]
+        await cluster["b"].join_group(team.id)
+        for number in range(5):
+            scene.mallory.claim(team.id, VersionVector({log.log: (Head(number + 1, HASH),)}), [HASH])
+            await scene.mallory.offer(team.id)
+            await trio.sleep(1)
+            await scene.mallory.connection.notify(0, messages.OFFERS, [[], None])
+            await trio.sleep(1)
+            assert cluster["b"].group(team.id).pending
+        assert not answers and scene.mallory.reason is None
+        assert len(before["groups"]) + 1 == len(cluster["b"].status()["groups"])
+        cluster.network.heal("a", "b")
+        cluster["b"]._meeting.retry()
+        await trio.sleep(20)
+        assert not cluster["b"].group(team.id).pending
+        assert cluster["b"].group(team.id).control_heads == team.control_heads

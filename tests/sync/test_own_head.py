@@ -7,7 +7,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from peers.testing.cluster import Cluster, open_cluster
+from peers.testing.cluster import Cluster, SimulatedDevice, open_cluster
 from peers.testing.hostile_scene import NOTE, titles, write
 
 
@@ -153,3 +153,29 @@ async def test_s11_a_lost_wal(tmp_path: Path, autojump_clock: MockClock) -> None
         await cluster.settled()
         assert await titles(cluster, "a") == await titles(cluster, "b") == ["0", "1", "2", "3", "4", "after"]
         assert forks(cluster) == [0, 0]
+
+
+async def test_s9_the_same_key_live_twice(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """S9: if same device key is live twice: each copy goes on in a log of its own, nothing is lost, all end equal."""
+    async with open_cluster(tmp_path, ["a", "b", "c"]) as cluster:
+        await cluster.found_group("a", "bc")
+        await cluster.group("a").create_table(NOTE)
+        await cluster.connect("a", "b")
+        await cluster.connect("c", "b")
+        await cluster.settled()
+        await cluster.stop("a")
+        shutil.copytree(cluster.devices["a"].home, tmp_path / "z", symlinks=True)
+        cluster.devices["z"] = SimulatedDevice("z", tmp_path / "z", seed=1)
+        cluster.devices["z"].clock.jump(7)  # in the very same millisecond both would make the very same row id
+        for name in "az":
+            await cluster.start(name)
+        written = []
+        for number in range(4):
+            for name in "azbc":
+                written.append(f"{name}{number}")
+                await write(cluster, name, written[-1])
+            await trio.sleep(30)
+        await cluster.settled(seconds=900)
+        assert await titles(cluster, "z") == sorted(written)
+        assert own_log(cluster, "a") != own_log(cluster, "z")
+        assert len(await cluster.state_hashes()) == 1
