@@ -27,6 +27,7 @@ this is no commitment. Pure.
 import hashlib
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from peers.model import codec
@@ -80,14 +81,34 @@ def place_of(cell: Cell) -> Place:
 
 def encode_head(table_id: bytes, winners: Iterable[Place], others: Iterable[Place] = ()) -> bytes:
     """A row's head. Both kinds of places must be sorted."""
-    return codec.dumps([table_id, _groups(winners), _groups(others)])
+    return b"".join((b"\x83", codec.dumps(table_id), *_groups(winners), *_groups(others)))
 
 
-def _groups(places: Iterable[Place]) -> list[list[object]]:
+def _groups(places: Iterable[Place]) -> list[bytes]:
+    """The encoding of [group, …], in parts: written by hand, since heads of small entries are as many as rows."""
     groups: dict[Stamp, list[bytes]] = {}
     for stamp, column in places:
         groups.setdefault(stamp, []).append(column)
-    return [[list(stamp), columns] for stamp, columns in groups.items()]
+    parts = [array_head(len(groups))]
+    for stamp, columns in groups.items():
+        parts += (b"\x82", encode_stamp(stamp), _encode_columns(tuple(columns)))
+    return parts
+
+
+def array_head(length: int) -> bytes:
+    """The head of a CBOR array of so many items."""
+    if length < 24:
+        return bytes([0x80 | length])
+    if length < 1 << 8:
+        return b"\x98" + length.to_bytes(1, "big")
+    if length < 1 << 16:
+        return b"\x99" + length.to_bytes(2, "big")
+    return b"\x9a" + length.to_bytes(4, "big")
+
+
+@lru_cache(1024)
+def _encode_columns(columns: tuple[bytes, ...]) -> bytes:
+    return codec.dumps(list(columns))
 
 
 def hashed_head(head: bytes) -> "hashlib.blake2b":

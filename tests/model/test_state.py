@@ -16,6 +16,7 @@ from peers.model.state import (
     RowDigest,
     Stamp,
     StateSums,
+    array_head,
     bucket_of,
     combine,
     encode_head,
@@ -92,6 +93,11 @@ def test_a_row_has_the_bytes_of_the_docstring(key: list, cells: list[Cell], conf
         begun = shared.copy()
         begun.update(row[len(head) :])
         assert begun.digest() == digest.number.to_bytes(32, "big")
+
+
+@pytest.mark.parametrize("length", [0, 1, 23, 24, 255, 256, 65_535, 65_536])
+def test_heads_of_arrays_are_those_of_the_codec(length: int) -> None:
+    assert array_head(length) + b"\x00" * length == codec.dumps([0] * length)
 
 
 @given(stamps, stamps)
