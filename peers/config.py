@@ -121,7 +121,7 @@ class NetConfig:
     calls_max: int = 64
     """Calls of the peer served at once; more are back-pressured by not reading. Also our own limit of open calls."""
     inbound_bytes_max: int = 32 * MIB
-    """Messages of the peer that are being handled or wait for it; beyond it nothing is read: a page is at most 2 MiB."""
+    """Messages of the peer in hand or waiting for it; beyond it nothing is read: a page is at most 2 MiB."""
     pongs_waiting_max: int = 16
     """Pings that wait for their answer to be sent: an honest peer has at most three on the way."""
     call_seconds: float = 30.0
