@@ -1,4 +1,4 @@
-"""DataContext: one group on this device, with its actors: the table writer, then the DeviceSync (rest_for_one).
+"""DataContext: one group on this device, with its actors: the table writer and the DeviceSync (one_for_all).
 
 Opened from its file, made new, or pending until a member sends the group's log. Closing it stops both actors in
 reverse order and closes the file.
@@ -11,7 +11,7 @@ from typing import TypedDict
 
 from actors.errors import ActorStopped
 from actors.ref import Ref
-from actors.restart import Strategy
+from actors.restart import Restart, Strategy
 from actors.supervisor import Supervisor
 from peers.config import Config, StoreConfig
 from peers.model.ids import INCARNATION_BYTES, DeviceId, GroupId
@@ -91,7 +91,9 @@ class DataContext:
     async def start(self, parent: Supervisor, operations: Sequence[SignedBytes] = ()) -> None:
         """Start the group's actors under `parent`. `operations`: the beginning of a group that is made here."""
         self._supervisor = await parent.start_supervisor(
-            f"group {self.group_id[:4].hex()}", strategy=Strategy.REST_FOR_ONE
+            f"group {self.group_id[:4].hex()}",
+            strategy=Strategy.ONE_FOR_ALL,  # in a group that was joined, the writer is the younger of the two
+            restart=Restart.TEMPORARY,  # one group that keeps failing must not use up the device's patience
         )
         if operations:
             self.replica.attach(*await self._create(operations))

@@ -29,6 +29,7 @@ from peers.store.writer import Message as WriterMessage
 from peers.sync import exchange
 
 _NOTHING = VersionVector()
+_STOPPED = "this group's writer failed again and again and was stopped: see the log, then restart the device"
 _PENDING = "this group has not arrived yet: a member who has granted you must be reachable"
 
 
@@ -98,6 +99,8 @@ class Replica:
     def writer(self) -> Ref[WriterMessage]:
         if self._writer is None:
             raise PeersError(_PENDING, code="pending")
+        if self._writer.stopped:
+            raise PeersError(_STOPPED, code="group_stopped")
         return self._writer
 
     @property
