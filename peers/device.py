@@ -292,7 +292,10 @@ class Device:
         await self._meeting.online()
 
     def events(self) -> AbstractContextManager[EventStream]:
-        """``with device.events() as events: async for event in events``: connecting, verified, closed and why."""
+        """``with device.events() as events: async for event in events``: connecting, verified, closed and why.
+
+        Begins with the attempts that are under way.
+        """
         return self._events.listen()
 
     def known_peers(self) -> list[KnownPeer]:
@@ -302,9 +305,13 @@ class Device:
     def _saw_peer(self, device: DeviceId, user: UserId, name: str, address: str) -> None:
         self._device_store.saw_peer(device, user, name, address, self._now_ms())
 
+    def offered(self) -> set[GroupId]:
+        """Groups that connected members say this user belongs to."""
+        return {group for peer in self._peers.values() for group in peer.offered}
+
     def invited(self) -> list[GroupId]:
-        """Groups that connected members say this user belongs to, and that it has not asked for: `join_group`."""
-        return sorted({group for peer in self._peers.values() for group in peer.offered} - set(self._contexts))
+        """Those of them that this user has not asked for: `join_group`."""
+        return sorted(self.offered() - set(self._contexts))
 
     def status(self) -> dict[str, Any]:
         """Everything that `peers status` shows, as plain values (ids in hex)."""

@@ -67,7 +67,8 @@ async def grant(device: Device, args: dict[str, Any], progress: Progress) -> Any
 
 async def join(device: Device, args: dict[str, Any], progress: Progress) -> Any:
     group = await device.join_group(parse_id(args["group"], "group"))
-    return {"id": group.id.hex(), "pending": group.pending, "user": device.user_id.hex()}
+    granted = group.id in device.offered()
+    return {"id": group.id.hex(), "pending": group.pending, "granted": granted, "user": device.user_id.hex()}
 
 
 async def create_table(device: Device, args: dict[str, Any], progress: Progress) -> Any:

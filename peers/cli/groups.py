@@ -83,5 +83,8 @@ def join(home: Path, group_id: str) -> None:
         say(f"this device has the group {joined['id']}")
         return
     say(f"waiting for the group {joined['id']}")
-    say("An admin or the owner of it must grant you, on a device that you connect to:")
+    if joined["granted"]:
+        say("You are granted already, says a member that is connected: it comes by itself.")
+        return
+    say("It comes when a member is connected. If nobody has granted you yet, an admin or the owner must:")
     say(f"  peers group grant {joined['id'][:8]} {joined['user']} writer")

@@ -57,18 +57,24 @@ class EventStream:
 
 
 class ConnectionEvents:
-    """Where events are told. Telling never waits."""
+    """Where events are told. Telling never waits. Who listens first hears which attempts are under way."""
 
     def __init__(self) -> None:
         self._streams: set[EventStream] = set()
+        self._under_way: dict[tuple[str, bool], ConnectionEvent] = {}
 
     def tell(self, event: ConnectionEvent) -> None:
+        self._under_way.pop((event.remote, event.dialled), None)
+        if event.kind is ConnectionEventKind.CONNECTING:
+            self._under_way[event.remote, event.dialled] = event
         for stream in self._streams:
             stream.put(event)
 
     @contextmanager
     def listen(self) -> Iterator[EventStream]:
         stream = EventStream()
+        for event in self._under_way.values():
+            stream.put(event)
         self._streams.add(stream)
         try:
             yield stream

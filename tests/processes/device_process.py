@@ -80,6 +80,11 @@ class DeviceProcess:
         """What it ever printed on standard error."""
         return self._errors.read_text("utf-8") if self._errors.exists() else ""
 
+    @property
+    def out(self) -> str:
+        """What it ever printed on standard output."""
+        return self._out.read_text("utf-8") if self._out.exists() else ""
+
     async def init(self) -> None:
         await self.cli("init", "--name", self.name)
         who = json.loads((await self.cli("id", "--json")).out)

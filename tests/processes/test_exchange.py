@@ -66,7 +66,29 @@ async def test_connecting_to_whom_one_is_connected_says_so(tmp_path: Path) -> No
             return bool((await b.ask("status", {}))["connections"])
 
         await wait_until(dialled, "B dials A by itself")
+        assert b.out.count(f"connecting to {a.address}\n") == 2, "the first attempt after a start is told too"
         assert (await b.cli("connect", a.address)).out == said
+        for device in (a, b):
+            await device.stop()
+
+
+async def test_who_is_granted_already_is_not_told_to_ask_for_it(tmp_path: Path) -> None:
+    async with open_devices(tmp_path, "A", "B") as (a, b):
+        for device in (a, b):
+            await device.start()
+        group = (await a.ask("create_group", {"name": "team"}))["id"]
+        asked = (await b.cli("group", "join", "ab" * 32)).out
+        assert f"  peers group grant abababab {b.user} writer\n" in asked
+        await connect(b, a)
+        await a.ask("grant", {"group": group, "user": b.user, "role": "writer"})
+
+        async def invited() -> bool:
+            return (await b.ask("status", {}))["invited"] == [group]
+
+        await wait_until(invited, "B hears that A added it")
+        assert f"accept with `peers group join {group}`" in (await b.cli("status")).out
+        assert "peers group grant" not in (await b.cli("group", "join", group)).out
+        await wait_until_equal(group, a, b)
         for device in (a, b):
             await device.stop()
 
