@@ -86,15 +86,17 @@ class _Column:
     name: str
     kind: str
 
-    def edited_on(self, device: str) -> Any:
-        """A value that no other device writes."""
-        match self.kind:
-            case "INTEGER":
-                return 1_000_001 + ord(device)
-            case "REAL":
-                return 1_000_000.5 + ord(device)
-            case _:
-                return f"edited on {device}"
+    @property
+    def is_number(self) -> bool:
+        return self.kind in ("INTEGER", "REAL")
+
+    def edited_on(self, device: str, old: Any) -> Any:
+        """A value that is not the old one, and that no other device writes."""
+        if not self.is_number:
+            return f"edited on {device}"
+        known = old if isinstance(old, int | float) and abs(old) < 1_000_000_000 else 0
+        more = known + 1 + "AB".index(device)
+        return more if self.kind == "INTEGER" else round(float(more), 2)
 
 
 class Story:
@@ -173,23 +175,26 @@ class Story:
 
     async def _edit(self) -> None:
         """A and B edit the first row, one column both of them and one each; then rows of their own."""
-        ids = [
-            row[0] for row in await self._a.query(self._group, f"SELECT id FROM {TABLE} ORDER BY id LIMIT {ROWS_MIN}")
-        ]
-        texts = [column for column in self._columns if column.kind == "TEXT"]
+        names = ", ".join(["id", *(f'"{column.name}"' for column in self._columns)])
+        rows = await self._a.query(self._group, f"SELECT {names} FROM {TABLE} ORDER BY id LIMIT {ROWS_MIN}")
+        texts = [column for column in self._columns if not column.is_number]
         both = (texts or self._columns)[-1]
-        others = [column for column in self._columns if column is not both]
-        await self._set(self._a, 1, ids[0], both, *others[:1])
-        await self._set(self._b, 1, ids[0], both, *others[1:2])
-        await self._set(self._a, 2, ids[1], both)
-        await self._set(self._b, 3, ids[2], both)
-        await self._b.execute(self._group, f"DELETE FROM {TABLE} WHERE id = ?", ids[3])
+        # Numbers read best, but the first column often is one that nobody edits.
+        numbers = [column for column in self._columns[1:] if column.is_number and column is not both]
+        others = [*numbers, *(column for column in self._columns if column is not both and column not in numbers)]
+        await self._set(self._a, 1, rows, both, *others[:1])
+        await self._set(self._b, 1, rows, both, *others[1:2])
+        await self._set(self._a, 2, rows, both)
+        await self._set(self._b, 3, rows, both)
+        await self._b.execute(self._group, f"DELETE FROM {TABLE} WHERE id = ?", rows[3][0])
         self._live.say("B deleted row 4")
 
-    async def _set(self, device: DemoDevice, number: int, row: str, *columns: _Column) -> None:
+    async def _set(self, device: DemoDevice, number: int, rows: list[list[Any]], *columns: _Column) -> None:
+        row_id, *cells = rows[number - 1]
+        old = dict(zip(self._columns, cells, strict=True))
+        values = [column.edited_on(device.name, old[column]) for column in columns]
         sets = ", ".join(f'"{column.name}" = ?' for column in columns)
-        values = [column.edited_on(device.name) for column in columns]
-        await device.execute(self._group, f"UPDATE {TABLE} SET {sets} WHERE id = ?", *values, row)
+        await device.execute(self._group, f"UPDATE {TABLE} SET {sets} WHERE id = ?", *values, row_id)
         shown = ", ".join(f"{column.name} = {value!r}" for column, value in zip(columns, values, strict=True))
         self._live.say(f"{device.name} edited row {number}: {escape(shown)}")
 
