@@ -19,8 +19,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-STOLEN_MAX = 0.05
-"""A busy loop that loses more of its time than this runs on a shared machine."""
 _SPIN_SECONDS = 0.05
 
 
@@ -96,10 +94,6 @@ def ratio(limit: Sequence[Took], ours: Sequence[Took]) -> tuple[float, float]:
 
 def wall_of(times: Sequence[Took]) -> float:
     return statistics.median(took.wall for took in times)
-
-
-def cpu_of(times: Sequence[Took]) -> float:
-    return statistics.median(took.cpu for took in times)
 
 
 @dataclass(frozen=True)

@@ -192,11 +192,6 @@ class Device:
             raise UsageError(f"{len(fitting)} groups fit {shown_name(shown)!r}: name one by the beginning of its id")
         return fitting[0]
 
-    @property
-    def personal_group(self) -> Group:
-        """The group of this user's own devices."""
-        return Group(self._contexts[self.user_id], PERSONAL_NAME)
-
     async def create_group(self, name: str, *, schema: str = "admins") -> Group:
         """Make a group whose owner is this user. `schema`: who may change tables, "admins" or "writers"."""
         shown = shown_name(name.strip())

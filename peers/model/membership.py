@@ -47,12 +47,6 @@ def members(operations: Operations) -> dict[bytes, Role]:
     return {user: held for user, held in sorted(roles.items()) if held is not None}
 
 
-def devices_of(operations: Operations, user: UserId) -> tuple[DeviceId, ...]:
-    """The devices that the group's log certifies for a user now, sorted."""
-    evaluation = operations.derived(_Evaluation).followed()
-    return tuple(sorted(device for device in evaluation.devices() if author_of(operations, device) == user))
-
-
 def valid_grants(operations: Operations, principal: bytes) -> list[Operation]:
     """The grants of a principal whose authors had the right to give them, at their place; causes first."""
     return list(operations.derived(_Evaluation).followed().granted.get(principal, ()))

@@ -285,27 +285,6 @@ def _made_by(key: Key, header: Header, leaf: Leaf, user: UserId) -> bool:
 # --- The state hash ---------------------------------------------------------------------------------------------------
 
 
-class StateRow(NamedTuple):
-    """One cell as the state hash counts it."""
-
-    table: bytes
-    key: Key
-    column: bytes
-    winner: Stamp
-    value: Value
-    others: tuple[Member, ...]
-    """The other maximal writes, sorted by stamp: the conflict set, equal values included."""
-
-
-def state_digest_rows(result: MergeResult) -> list[StateRow]:
-    """Every retained cell, tombstones and conflict sets included, in the order of (table, key, column)."""
-    return [
-        StateRow(*ref, column, cell.winner, cell.value, cell.members[:0:-1])
-        for ref, row in sorted(result.rows.items(), key=_row_order)
-        for column, cell in sorted(row.cells.items())
-    ]
-
-
 def state_hash(result: MergeResult) -> Hash:
     """The state hash of this state (`model.state` documents the bytes)."""
     sums = StateSums()

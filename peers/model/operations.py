@@ -86,10 +86,6 @@ class Operation:
     fields: tuple[Any, ...]
 
     @property
-    def is_genesis(self) -> bool:
-        return self.kind in GENESIS_KINDS
-
-    @property
     def signed(self) -> SignedBytes:
         return self.raw, self.signature
 

@@ -56,9 +56,6 @@ class VersionVector:
         """How many entries `other` has beyond this vector, not counting fork branches."""
         return sum(max(0, other.seq(log) - self.seq(log)) for log in other.heads)
 
-    def with_heads(self, changes: Mapping[LogId, tuple[Head, ...]]) -> "VersionVector":
-        return VersionVector({**self.heads, **changes})
-
     def joined(self, other: "VersionVector") -> "VersionVector":
         """The pointwise greater of two claims; where seqs are equal and hashes differ, both heads."""
         result = dict(self.heads)

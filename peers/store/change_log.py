@@ -308,9 +308,6 @@ class ChangeLog:
     def state(self, eid: int) -> State:
         return State(self._connection.execute("SELECT state FROM _peers_entry WHERE eid=?", (eid,)).get)
 
-    def set_state(self, eid: int, state: State) -> None:
-        self._connection.execute("UPDATE _peers_entry SET state=? WHERE eid=?", (int(state), eid))
-
     def leaves(self, eid: int) -> list[StoredLeaf]:
         rows = self._connection.execute(
             "SELECT shape, rows, data FROM _peers_leaf WHERE lid BETWEEN ? AND ? ORDER BY lid",

@@ -101,11 +101,6 @@ def parse_add_column(sql: str) -> AddedColumn:
     return AddedColumn(name, _parse_column(name, rest))
 
 
-def parse_column(table: str, definition: str) -> Column:
-    """The column of a definition alone, ``"note TEXT DEFAULT ''"``, to be added to `table`. Raises SchemaRefused."""
-    return _parse_column(table, _statement(definition, "column TYPE …"))
-
-
 def _parse_column(table: str, tokens: Sequence[Token]) -> Column:
     where = f"table {table}"
     _check_body(where, tokens)

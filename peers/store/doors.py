@@ -89,4 +89,10 @@ class Doors:
         return parsed is not None and any(row_maker(user, *log, parsed.hlc) == parsed.maker for log in logs)
 
     def restore_row(self, table: DoorTable, key: Key) -> bool:
-        return self._store.restore_row(table.local, key)
+        local = table.local
+        row = self.connection.execute(f"SELECT * FROM {local.aside} WHERE {local.where_side}", key).fetchone()
+        if row is None:
+            return False
+        self.connection.execute(local.put_user_text, row)
+        self.connection.execute(local.drop_side_text(local.aside), key)
+        return True

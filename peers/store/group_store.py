@@ -1,6 +1,6 @@
 """One group on disk: the facade of the store. Everything is synchronous and inline; the table writer calls it.
 
-Calls that write on behalf of a door (`reserve_entry`, `append_own`, `restore_row`) run inside the writer's open
+Calls that write on behalf of a door (`reserve_entry`, `append_own`) run inside the writer's open
 `database.transaction(durable=True)`; the others open their own. After anything that raised, what is held in memory is
 read anew from the file when it is next needed.
 """
@@ -241,13 +241,6 @@ class GroupStore:
         """This device's user's role, or another principal's. None where he has none."""
         return membership.role(self.operations, self.author.user if user is None else user)
 
-    def local_table(self, table_id: bytes) -> LocalTable:
-        """Raises NotFound."""
-        table = self.catalog.by_id(table_id)
-        if table is None:
-            raise NotFound(f"table {table_id.hex()}: not declared in this group")
-        return table
-
     def table(self, name: str) -> LocalTable:
         """Raises NotFound."""
         table = self.catalog.by_name.get(name.lower())
@@ -366,29 +359,11 @@ class GroupStore:
         self._flush()
         return appended
 
-    def restore_row(self, table: LocalTable, key: tuple[Any, ...]) -> bool:
-        """Move a row that is kept aside back into the user's table; the RESTORE change is the door's to append.
-
-        False where there is none, or where the row is visible: inserted again in this very transaction.
-        """
-        connection = self.database.connection
-        if connection.execute(f"SELECT 1 FROM {table.sql_name} WHERE {table.where_user}", key).fetchone() is not None:
-            return False
-        row = connection.execute(f"SELECT * FROM {table.aside} WHERE {table.where_side}", key).fetchone()
-        if row is None:
-            return False
-        connection.execute(table.put_user_text, row)
-        connection.execute(table.drop_side_text(table.aside), key)
-        return True
-
     def begin_publishing(self) -> None:
         """From now on own entries may be sent: durably noted before the first is."""
         with self._transaction(durable=True):
             self._meta.set_published(self._own.branch.seq)
         self._own.publishing = True
-
-    def stop_publishing(self) -> None:
-        self._own.publishing = False
 
     def renew_incarnation(self, reason: str) -> None:
         """Go on in a new log; own entries that were never published are re-signed there. `reason` is for the record."""

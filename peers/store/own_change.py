@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from peers.model.entries import Action, Header, RawEntry
-from peers.model.ids import ORDINAL_MAX, decode_digits, encode_u64, row_id, row_ids
+from peers.model.ids import decode_digits, encode_u64, row_ids
 from peers.model.schema import Column
 from peers.store.rows import LocalTable
 
@@ -42,14 +42,6 @@ class EntryDraft:
         self.next_ordinal = first + count
         return row_ids(self.hlc, first, count, self.maker)
 
-    def take_id(self) -> str:
-        """The next default id (what `peers_id()` gives)."""
-        if self.next_ordinal > ORDINAL_MAX:
-            raise ValueError("more rows than ordinals in one entry")
-        text = row_id(self.hlc, self.next_ordinal, self.maker)
-        self.next_ordinal += 1
-        return text
-
     def ordinal_of(self, key: str) -> int | None:
         """The ordinal of an id that this draft has given out; None for any other text."""
         if len(key) != 32 or not key.startswith(self.head) or not key.endswith(self.tail):
@@ -69,7 +61,7 @@ class OwnChange:
             deleted, or is replaced as a whole. `values` as they stand in the table, defaults included.
     UPDATE  names the columns that changed; the rows are visible before and after.
     DELETE  names no columns; `old_rows` are the full rows as they stood, values of `table.table.columns` in that order.
-    RESTORE is made by `GroupStore.restore_row` only.
+    RESTORE is of rows that the door has moved back from where they were kept aside.
     """
 
     table: LocalTable

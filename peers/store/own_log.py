@@ -144,18 +144,6 @@ class OwnLog:
             pass
         return Appended(tuple(headers), tuple(entries))
 
-    def acknowledge(self, control_heads: tuple[Hash, ...]) -> Appended | None:
-        """An entry without leaves that names what was seen since the last; None where there is nothing to name."""
-        deps = self._deps()
-        if not deps:
-            return None
-        header = self._next_header(self.reserve().hlc, control_heads, deps, (), Flag.ACK)
-        signature = self.author.device_key.sign(SIGNATURE_PREFIX, header.raw)
-        self._store(header, signature, [], ids=None)
-        if self.publishing:
-            self._meta.set_published(header.seq)
-        return Appended((header,), (RawEntry(header.raw, signature, ()),))
-
     def _next_header(
         self, hlc: int, control_heads: tuple[Hash, ...], deps: tuple[Dep, ...], leaves: tuple[LeafRef, ...], flags: Flag
     ) -> Header:

@@ -9,7 +9,7 @@ Messages (frozen dataclasses), and what an ask of each returns:
     Ingest(entries)           IngestReport           merges entries of others, in steps
     AddOperations(operations) OperationsReport
     IssueOperation(…)         the Operation
-    BeginPublishing, StopPublishing, RenewIncarnation, SetCutoffs      None
+    BeginPublishing, RenewIncarnation, SetCutoffs      None
     Call(fn)                  what fn(store) returns, between two commits
 
 User transactions that wait together share one SQLite transaction, one durable commit and one entry; each has a
@@ -116,11 +116,6 @@ class BeginPublishing:
 
 
 @dataclass(frozen=True)
-class StopPublishing:
-    pass
-
-
-@dataclass(frozen=True)
 class RenewIncarnation:
     reason: str
 
@@ -136,17 +131,7 @@ class Call:
 
 
 UserMessage = Transact | Execute | Query | Save | SaveColumns | Delete | Restore
-Message = (
-    UserMessage
-    | Ingest
-    | AddOperations
-    | IssueOperation
-    | BeginPublishing
-    | StopPublishing
-    | RenewIncarnation
-    | SetCutoffs
-    | Call
-)
+Message = UserMessage | Ingest | AddOperations | IssueOperation | BeginPublishing | RenewIncarnation | SetCutoffs | Call
 _ALIKE_MIN: Final = 4
 """Saves in a row from which on one bulk insert is cheaper."""
 _USER = (Transact, Execute, Query, Save, SaveColumns, Delete, Restore)
@@ -316,8 +301,6 @@ class TableWriter(Actor[Message]):
                 return operation
             case BeginPublishing():
                 return store.begin_publishing()
-            case StopPublishing():
-                return store.stop_publishing()
             case RenewIncarnation(reason):
                 return store.renew_incarnation(reason)
             case SetCutoffs(cutoffs):

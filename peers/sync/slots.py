@@ -63,6 +63,3 @@ class SlotTable:
 
     def close_inbound(self, slot: int) -> None:
         self._inbound.pop(slot, None)
-
-    def close_inbound_group(self, group: GroupId) -> None:
-        self._inbound = {slot: other for slot, other in self._inbound.items() if other != group}

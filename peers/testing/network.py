@@ -201,11 +201,6 @@ class SimulatedNetwork:
             pair.there.wake()
             pair.back.wake()
 
-    def isolate(self, name: str) -> None:
-        """Cut `name` off from every endpoint that it ever had a link with."""
-        for other in sorted({b for a, b in self._links if a == name}):
-            self.cut(name, other)
-
     def statistics(self, sender: str, receiver: str) -> LinkStatistics:
         link = self._link(sender, receiver)
         return LinkStatistics(link.frames, link.bytes)

@@ -23,7 +23,6 @@ from peers.model.merge import (
     decode_cells,
     merge,
     read_entry,
-    state_digest_rows,
     state_hash,
     valid_entries,
 )
@@ -195,11 +194,10 @@ def test_the_bytes_that_travel_say_what_the_oracle_was_given(history: History) -
 def test_the_state_hash_is_that_of_the_listed_cells(history: History) -> None:
     result = history.expected()
     sums: dict[bytes, list[int]] = {}
-    listed = state_digest_rows(result)
-    for (table, key), cells in itertools.groupby(listed, key=lambda row: (row.table, row.key)):
-        own = list(cells)
-        winners = sorted((row.winner, row.column, [row.value]) for row in own)
-        others = sorted((stamp, row.column, [value]) for row in own for stamp, value in row.others)
+    for (table, key), row in result.rows.items():
+        cells = row.cells.items()
+        winners = sorted((cell.winner, column, [cell.value]) for column, cell in cells)
+        others = sorted((stamp, column, [value]) for column, cell in cells for stamp, value in cell.members[:0:-1])
         heads = [
             [[list(stamp), [place[1] for place in group]] for stamp, group in itertools.groupby(some, itemgetter(0))]
             for some in (winners, others)

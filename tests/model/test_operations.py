@@ -84,7 +84,6 @@ def test_an_operation_tells_what_it_holds() -> None:
     assert made.parents == (GROUP.id,) and made.fields == (BOB.user, 2, None)
     assert made.enclosed == (ALICE.genesis, ALICE.grant)
     assert made.signed == (made.raw, made.signature)
-    assert GROUP.is_genesis and ALICE.genesis.is_genesis and not made.is_genesis
 
 
 def test_consent_is_the_devices_own_and_for_one_user() -> None:

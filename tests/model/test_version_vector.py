@@ -47,7 +47,6 @@ def test_c2_two_heads_of_one_seq_are_behind_each_other() -> None:
 
 def test_joined_takes_the_higher() -> None:
     assert vector(a=(head(2),)).joined(vector(a=(head(7),), b=(head(1),))) == vector(a=(head(7),), b=(head(1),))
-    assert vector(a=(head(2),)).with_heads({A: (head(3),)}) == vector(a=(head(3),))
 
 
 heads = st.lists(

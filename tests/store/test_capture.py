@@ -31,7 +31,9 @@ class Bench:
     def __init__(self) -> None:
         self.draft = EntryDraft(1 << 20, b"maker..8")
         self.connection = apsw.Connection(":memory:")
-        self.connection.create_scalar_function("peers_id", self.draft.take_id, 0, flags=apsw.SQLITE_INNOCUOUS)
+        self.connection.create_scalar_function(
+            "peers_id", lambda: self.draft.take_ids(1)[0], 0, flags=apsw.SQLITE_INNOCUOUS
+        )
         self.connection.execute("CREATE TABLE _peers_log(a)")
         self.tables: dict[str, DoorTable] = {}
         for number, sql in enumerate(TABLES):
@@ -48,7 +50,7 @@ class Bench:
         """The same tables and ids in plain SQLite."""
         draft = EntryDraft(self.draft.hlc, self.draft.maker)
         plain = apsw.Connection(":memory:")
-        plain.create_scalar_function("peers_id", draft.take_id, 0, flags=apsw.SQLITE_INNOCUOUS)
+        plain.create_scalar_function("peers_id", lambda: draft.take_ids(1)[0], 0, flags=apsw.SQLITE_INNOCUOUS)
         for table in self.tables.values():
             plain.execute(table.local.create_statements()[0])
         return plain

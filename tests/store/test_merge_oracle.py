@@ -74,7 +74,8 @@ class Replica:
         self._stamps = self._read_entries()
         result: Picture = {}
         for table in self.history.world.schema.tables:
-            local = self.store.local_table(table.id)
+            local = self.store.catalog.by_id(table.id)
+            assert local is not None
             visible = self._rows(local.sql_name, local.key_names, local)
             aside = self._rows(local.aside, [f"k{i}" for i in range(local.key_size)], local)
             assert not set(visible) & set(aside), "a row is both visible and aside"

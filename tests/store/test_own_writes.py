@@ -171,7 +171,7 @@ def run(seed: int, *, incarnations: bool = False, cut: bool = False) -> None:
         elif incarnations and roll < 0.95:
             if rng.random() < 0.5:
                 site.store.begin_publishing()
-                site.store.stop_publishing()
+                site.store._own.publishing = False  # as after a restart
             if all(
                 site.store.vector.heads.get(site.store.own_log, ()) == ()
                 or other is site

@@ -54,7 +54,7 @@ def test_a_new_route_to_a_group_replaces_the_old_one() -> None:
     listener.accept(3, GROUP)
     listener.accept(5, OTHER)
     assert (listener.inbound(1), listener.inbound(3), listener.inbound(5)) == (None, GROUP, OTHER)
-    listener.close_inbound_group(GROUP)
+    listener.close_inbound(3)
     assert (listener.inbound(3), listener.inbound(5)) == (None, OTHER)
 
 
