@@ -300,24 +300,33 @@ def normalize_values(column: Column, values: Sequence[Any]) -> list[Value]:
     −0.0 becomes 0.0, byte buffers become bytes. Raises BadValue for anything that `check_values` refuses."""
     kinds = set(map(type, values))
     result = list(values)
-    if bool in kinds and column.type in (ColumnType.INTEGER, ColumnType.ANY, ColumnType.REAL):
-        result = [int(value) if value is True or value is False else value for value in result]
-        kinds = set(map(type, result))
-    if column.type is ColumnType.REAL and int in kinds:
-        result = [_int_to_float(column, value) if type(value) is int else value for value in result]
-        kinds = set(map(type, result))
-    if bytearray in kinds or memoryview in kinds:
-        result = [bytes(value) if isinstance(value, bytearray | memoryview) else value for value in result]
+    if not kinds <= _USUAL_TYPES[column.type]:
+        result = _converted(column, result, kinds)
         kinds = set(map(type, result))
     if float in kinds and 0.0 in result:
         result = [value + 0.0 if type(value) is float else value for value in result]
-    check_values(column, result)
+    _check(column, result, kinds)
     return result
+
+
+def _converted(column: Column, values: list[Any], kinds: set[type]) -> list[Any]:
+    """The values with those of a wrong type converted, where there is a way to."""
+    if bool in kinds and column.type in (ColumnType.INTEGER, ColumnType.ANY, ColumnType.REAL):
+        values = [int(value) if value is True or value is False else value for value in values]
+    if column.type is ColumnType.REAL:
+        values = [_int_to_float(column, value) if type(value) is int else value for value in values]
+    if bytearray in kinds or memoryview in kinds:
+        values = [bytes(value) if isinstance(value, bytearray | memoryview) else value for value in values]
+    return values
 
 
 def check_values(column: Column, values: Sequence[Any]) -> None:
     """Raises BadValue unless every value may stand in the column as it is: the one validator of write and receive."""
-    kinds = set(map(type, values))
+    _check(column, values, set(map(type, values)))
+
+
+def _check(column: Column, values: Sequence[Any], kinds: set[type]) -> None:
+    """`check_values`, where `kinds` are the types of the values."""
     mixed = len(kinds) > 1
     if type(None) in kinds:
         if column.not_null:
@@ -346,6 +355,7 @@ _PYTHON_TYPES: dict[ColumnType, frozenset[type]] = {
     ColumnType.BLOB: frozenset({bytes}),
     ColumnType.ANY: frozenset({int, float, str, bytes}),
 }
+_USUAL_TYPES = {of: types | {type(None)} for of, types in _PYTHON_TYPES.items()}
 
 
 def _are_int64(values: Sequence[int]) -> bool:
