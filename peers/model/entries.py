@@ -29,6 +29,7 @@ from peers.config import (
 from peers.errors import EntryFault, EntryRefused
 from peers.model import codec
 from peers.model.clock import HLC_MAX
+from peers.model.column_codec import COLUMN_MIN, array_head, encode_column, encode_columns
 from peers.model.ids import INCARNATION_BYTES, KEY_BYTES, ORDINAL_MAX, DeviceId, GroupId, Hash, LogId, blake2b_256
 from peers.model.version_vector import SEQ_MAX
 
@@ -264,9 +265,21 @@ def encode_leaf(leaf: Leaf, salt: bytes) -> bytes:
 
     Raises EntryRefused(too_large) when it would decompress to more than 4 MiB.
     """
-    keys = leaf.keys
-    fields = [salt, leaf.table, int(leaf.action), leaf.columns, keys, leaf.values, leaf.ordinals, leaf.id_incarnation]
-    plain = codec.dumps(fields)
+    keys, ordinals, values = leaf.keys, leaf.ordinals, leaf.values
+    start = (salt, leaf.table, int(leaf.action), leaf.columns)
+    if not values or len(values[0]) < COLUMN_MIN:
+        plain = codec.dumps((*start, keys, values, ordinals, leaf.id_incarnation))
+    else:
+        plain = b"".join(
+            (
+                array_head(8),
+                *map(codec.dumps, start),
+                codec.dumps(keys) if isinstance(keys, int) else encode_columns(keys),
+                encode_columns(values),
+                codec.dumps(None) if ordinals is None else encode_column(ordinals),
+                codec.dumps(leaf.id_incarnation),
+            )
+        )
     if len(plain) > LEAF_BYTES_MAX:
         raise _large("a leaf has at most 4 MiB before compression")
     return zstandard.ZstdCompressor(level=_ZSTD_LEVEL, write_content_size=True).compress(plain)
