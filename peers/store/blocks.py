@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from peers.model.entries import Action
 from peers.model.schema import Value
 from peers.store.door_table import DoorTable, Key
+from peers.store.key_columns import columns_of
 
 
 @dataclass(slots=True)
@@ -16,7 +17,7 @@ class Block:
     action: Action
     columns: tuple[int, ...]
     """Places among the table's value columns."""
-    keys: list[Key]
+    keys: Sequence[Key]
     values: list[list[Value]]
     """One list per column."""
     transaction: int = 0
@@ -50,15 +51,15 @@ class Block:
 
 def column_size(values: Sequence[Value]) -> int:
     """CBOR bytes of the values, or more: 9 for a number, 9 and its bytes for a text or blob."""
-    kinds = set(map(type, values))
-    if kinds.isdisjoint((str, bytes)):
-        return 9 * len(values)
-    if kinds == {str}:
+    try:
         together = "".join(values)  # type: ignore[arg-type]
-        return 9 * len(values) + (len(together) if together.isascii() else 4 * len(together))
-    return 9 * len(values) + sum(
-        len(value) if type(value) is bytes else 4 * len(value) for value in values if isinstance(value, str | bytes)
-    )
+    except TypeError:  # not all are texts
+        if {str, bytes}.isdisjoint(map(type, values)):
+            return 9 * len(values)
+        return 9 * len(values) + sum(
+            len(value) if type(value) is bytes else 4 * len(value) for value in values if isinstance(value, str | bytes)
+        )
+    return 9 * len(values) + (len(together) if together.isascii() else 4 * len(together))
 
 
 def row_size(values: Iterable[Value]) -> int:
@@ -78,5 +79,5 @@ def block_size(block: Block) -> int:
         return row_size([*block.keys[0], *(values[0] for values in block.values)])
     size = sum(map(column_size, block.values))
     if block.first_ordinal is None:
-        size += sum(map(column_size, zip(*block.keys, strict=True)))
+        size += sum(map(column_size, columns_of(block.keys)))
     return size + 3 * len(block.keys)  # the transaction's ordinal

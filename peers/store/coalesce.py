@@ -69,7 +69,7 @@ def consecutive(table: DoorTable, keys: Sequence[Key], draft: EntryDraft) -> int
     if first is None:
         return None
     expected = row_ids(draft.hlc, first, len(keys), draft.maker)
-    return first if list(zip(expected, strict=True)) == keys else None
+    return first if list(zip(expected, strict=True)) == list(keys) else None
 
 
 @dataclass(slots=True)

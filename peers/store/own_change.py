@@ -66,7 +66,7 @@ class OwnChange:
 
     table: LocalTable
     action: Action
-    keys: list[tuple[Any, ...]]
+    keys: Sequence[tuple[Any, ...]]
     """One tuple per row, in the order of `table.table.key`. May be empty where `first_ordinal` is given."""
     columns: tuple[Column, ...] = ()
     values: list[list[Any]] = field(default_factory=list)

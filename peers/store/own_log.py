@@ -34,6 +34,7 @@ from peers.store.catalog import Catalog
 from peers.store.causality import Causality
 from peers.store.change_log import LEAF_BITS, Branch, ChangeLog, EntryInfo, State, StoredLeaf
 from peers.store.database import fetch_all
+from peers.store.key_columns import columns_of
 from peers.store.meta import Meta
 from peers.store.own_change import Appended, EntryDraft, OwnChange
 from peers.store.own_stamps import OwnStamps
@@ -222,7 +223,7 @@ class OwnLog:
         if change.first_ordinal is not None and first:
             keys = change.first_ordinal + start
         elif change.keys:
-            keys = [list(column) for column in zip(*change.keys[start:stop], strict=True)]
+            keys = columns_of(change.keys[start:stop])
         else:
             assert change.first_ordinal is not None
             keys = [row_ids(draft.hlc, change.first_ordinal + start, stop - start, draft.maker)]

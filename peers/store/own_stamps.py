@@ -4,6 +4,7 @@ An own entry covers all that the tables show, so its stamp replaces what stood t
 tables the stamp carries the row's epoch: the highest one there, plus 1 where this user owns the row.
 """
 
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
@@ -13,6 +14,7 @@ from peers.model.entries import Action
 from peers.model.ids import UserId, parse_row_id
 from peers.store.apply import Apply
 from peers.store.change_log import ChangeLog, EntryInfo
+from peers.store.key_columns import columns_of
 from peers.store.own_change import OwnChange
 from peers.store.row_state import Key, RowState, set_members
 from peers.store.rows import DELETED, EID_MASK, EPOCH_SHIFT, LocalTable
@@ -43,7 +45,7 @@ class OwnStamps:
         if table.table.owned:
             self._write_owned(info, change, keys)
             return
-        columns = [list(column) for column in zip(*keys, strict=True)]
+        columns = columns_of(keys)
         fast = self._apply.fast
         match change.action:
             case Action.INSERT:
@@ -64,11 +66,11 @@ class OwnStamps:
         ]
         self._connection.executemany(table.put_aside_text, rows)
 
-    def _drop_aside(self, table: LocalTable, keys: list[Key]) -> None:
+    def _drop_aside(self, table: LocalTable, keys: Sequence[Key]) -> None:
         if self._connection.execute(f"SELECT 1 FROM {table.aside} LIMIT 1").fetchone() is not None:
             self._connection.executemany(table.drop_side_text(table.aside), keys)
 
-    def _write_owned(self, info: EntryInfo, change: OwnChange, keys: list[Key]) -> None:
+    def _write_owned(self, info: EntryInfo, change: OwnChange, keys: Sequence[Key]) -> None:
         table = change.table
         if change.action is Action.INSERT:
             self._drop_aside(table, keys)
