@@ -1,9 +1,9 @@
 """A connection: one verified peer, one session over one transport, calls in both directions until one side ends it.
 
-`run_connection` is the whole life: handshake, serving, close. Whatever the peer sends, it ends this connection only;
-nothing but Cancelled leaves it. Tasks, all in the connection's nursery: a reader, a writer (the only one that sends),
-a pinger, one for notifications (in their order), and one per call that is served. What is done on behalf of the
-connection is started with `spawn` and ends with it.
+Whatever the peer sends, it ends this connection only. Tasks, all in the connection's nursery: a reader, a writer (the
+only one that sends), a pinger, one for notifications (in their order), and one per call that is served. What is done
+on behalf of the connection is started with `spawn` and ends with it. The handshake before and the close after it are
+`lifetime`.
 
 Back-pressure goes both ways: senders wait for room (`outbound`), the reader pauses while too much is in hand
 (`inbound`). We ourselves never have more than the peer's limit of calls open, so that two honest sides do not stop
@@ -13,18 +13,17 @@ Knows no method, group or right: that is the `ConnectionHandler`.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import trio
 
 from peers.config import NetConfig
 from peers.errors import ConnectionLost, PeersError, ProtocolError, RemoteError, TimedOut, WireFault
 from peers.model.codec import BadEncoding
-from peers.model.ids import DeviceId, UserId
-from peers.model.trust import LocalIdentity, PeerIdentity
-from peers.net.greeting import Greeting, no_addresses
+from peers.model.trust import PeerIdentity
+from peers.net.close_reason import STOPPING, CloseReason, reason_of
 from peers.net.health import Health
 from peers.net.inbound import INTERNAL_DETAIL, INTERNAL_ERROR, Inbound
 from peers.net.outbound import Outbound
@@ -32,28 +31,8 @@ from peers.net.transport import Transport
 from peers.wire import rpc
 from peers.wire.chunks import ReassemblyBudget
 from peers.wire.handshake import Verified
-from peers.wire.peer_checks import Admit, accept_all
 
 _log = logging.getLogger("peers.net")
-
-STOPPED: Final = "stopped"
-"""Code of a connection that this device ended because it stops."""
-
-
-@dataclass(frozen=True, slots=True)
-class CloseReason:
-    """Why a connection ended. `by_peer`: the other side said so."""
-
-    code: str
-    detail: str = ""
-    by_peer: bool = False
-
-    def __str__(self) -> str:
-        said = "the peer closed it: " if self.by_peer else ""
-        return f"{said}{self.code}" + (f" ({self.detail})" if self.detail else "")
-
-
-_STOPPED: Final = CloseReason(STOPPED, "the device is stopping")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +86,7 @@ class _Pending:
 
 
 class Connection:
-    """See the module. Made by `run_connection`; valid until `on_closed`, after which every use is ConnectionLost."""
+    """See the module. Valid until `on_closed`, after which every use is ConnectionLost."""
 
     def __init__(
         self,
@@ -224,7 +203,7 @@ class Connection:
                 for task in (self._introduce, self._outbound.run, self._read, self._ping, self._inbound.run_notifies):
                     nursery.start_soon(self._guard, task)
         finally:
-            reason = self._finish(_STOPPED)
+            reason = self._finish(STOPPING)
             self._rpc.end()
             if not reason.by_peer and reason.code != ConnectionLost.code:
                 await self._outbound.say_goodbye(reason.code, reason.detail)
@@ -237,13 +216,13 @@ class Connection:
             await fn(*args)
             returned = True
         except* (PeersError, BadEncoding) as errors:
-            self._finish(_reason_of(errors))
+            self._finish(reason_of(errors))
         except* Exception as errors:  # noqa: BLE001 - one bad peer, or one bug met by it, ends one connection
             _log.exception("%r ends", self, exc_info=errors)
             self._finish(CloseReason(INTERNAL_ERROR, INTERNAL_DETAIL))
         finally:
             if not returned:
-                self._finish(_STOPPED)
+                self._finish(STOPPING)
 
     def _finish(self, reason: CloseReason) -> CloseReason:
         """Set the reason if there is none, and let everything end that waits. Idempotent."""
@@ -343,76 +322,3 @@ class Connection:
             pending.value, pending.error = value, error
             pending.done.set()
             self._health.succeeded()
-
-
-async def run_connection(
-    transport: Transport,
-    *,
-    identity: LocalIdentity,
-    handler: ConnectionHandler,
-    random_bytes: Callable[[int], bytes],
-    now_ms: Callable[[], int],
-    config: NetConfig,
-    dialled: str | None,
-    expected_device: DeviceId | None = None,
-    expected_user: UserId | None = None,
-    own_addresses: Callable[[], Collection[str]] = no_addresses,
-    admit: Admit = accept_all,
-    budget: ReassemblyBudget | None = None,
-) -> CloseReason:
-    """The whole life of one connection over `transport`, which is closed at the end. Raises only Cancelled.
-
-    Args:
-        dialled: the address that we dialled, None where we were dialled.
-        budget: of the process, for messages in reassembly; None is one of its own.
-    """
-    greeting = Greeting(
-        identity=identity,
-        random_bytes=random_bytes,
-        now_ms=now_ms,
-        config=config,
-        dialled=dialled,
-        expected_device=expected_device,
-        expected_user=expected_user,
-        own_addresses=own_addresses,
-        admit=admit,
-    )
-    reason = _STOPPED
-    connection: Connection | None = None
-    try:
-        handler.on_connecting(transport.remote, dialled is not None)
-        verified = await greeting.run(transport)
-        connection = Connection(
-            transport, verified, handler=handler, config=config, dialled=dialled is not None, budget=budget
-        )
-        await connection.run()
-    except* PeersError as errors:
-        reason = _reason_of(errors)
-    except* Exception as errors:  # noqa: BLE001 - as above
-        _log.exception("the connection with %s failed", transport.remote, exc_info=errors)
-        reason = CloseReason(INTERNAL_ERROR, INTERNAL_DETAIL)
-    finally:
-        with trio.CancelScope(shield=True):
-            await transport.aclose()
-        if connection is not None and connection.reason is not None:
-            reason = connection.reason
-        _log.info("connection with %s ended: %s", connection or transport.remote, reason)
-        await _tell_closed(handler, connection, reason, config.goodbye_seconds)
-    return reason
-
-
-async def _tell_closed(
-    handler: ConnectionHandler, connection: Connection | None, reason: CloseReason, seconds: float
-) -> None:
-    with trio.move_on_after(seconds, shield=True):
-        try:
-            await handler.on_closed(connection, reason)
-        except Exception as error:  # noqa: BLE001 - in a stop, whom it tells may be gone already
-            _log.log(logging.DEBUG if reason.code == STOPPED else logging.ERROR, "on_closed failed: %r", error)
-
-
-def _reason_of(error: BaseException) -> CloseReason:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    code = error.code if isinstance(error, PeersError) else WireFault.BAD_ENCODING.value
-    return CloseReason(code, str(error))

@@ -16,7 +16,7 @@ import trio
 from peers.config import NetConfig
 from peers.errors import DialFailed, UsageError, WireFault
 from peers.net.address import parse, why_not_dial
-from peers.net.connection import CloseReason
+from peers.net.close_reason import CloseReason
 from peers.net.transport import Network, Transport
 
 Connect = Callable[[Transport, str], Awaitable[CloseReason]]

@@ -16,7 +16,8 @@ from peers.config import Config
 from peers.errors import PeersError, ProtocolError, RemoteError, WireFault
 from peers.model.codec import BadEncoding
 from peers.model.ids import DeviceId, GroupId
-from peers.net.connection import CloseReason, Connection
+from peers.net.close_reason import CloseReason
+from peers.net.connection import Connection
 from peers.net.remote_device import RemoteDevice
 from peers.sync.data_context import DataContext
 from peers.sync.device_sync import RouteClosed, RouteOpened, network_info

@@ -13,8 +13,9 @@ from peers.config import NetConfig
 from peers.errors import DialFailed
 from peers.model.trust import LocalIdentity
 from peers.net.address import parse
-from peers.net.connection import CloseReason, run_connection
+from peers.net.close_reason import CloseReason
 from peers.net.dialer import Dialer
+from peers.net.lifetime import run_connection
 from peers.net.transport import Network, Transport
 from peers.sync.connection_events import ConnectionEvent, ConnectionEventKind, ConnectionEvents
 from peers.sync.router import Router

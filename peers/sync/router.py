@@ -16,7 +16,8 @@ from peers.config import Config
 from peers.errors import ProtocolError, RemoteError, WireFault
 from peers.model.codec import BadEncoding
 from peers.model.ids import DeviceId, GroupId, UserId
-from peers.net.connection import CloseReason, Connection
+from peers.net.close_reason import CloseReason
+from peers.net.connection import Connection
 from peers.net.remote_device import RemoteDevice
 from peers.sync.connection_events import ConnectionEvent, ConnectionEventKind, ConnectionEvents
 from peers.sync.connection_manager import Admit, Ended, Message, NotAvailable, Offered, Peer, PeerOpensRoute

@@ -30,7 +30,9 @@ from peers.model.operation_graph import Operations
 from peers.model.operations import Kind, Operation, SignedBytes, sign_operation
 from peers.model.schema import Table
 from peers.model.version_vector import Head, VersionVector
-from peers.net.connection import CloseReason, Connection, run_connection
+from peers.net.close_reason import CloseReason
+from peers.net.connection import Connection
+from peers.net.lifetime import run_connection
 from peers.testing.clock import SimulatedClock
 from peers.testing.network import SimulatedNetwork
 from peers.testing.people import person

@@ -11,7 +11,9 @@ import trio
 
 from peers.config import NetConfig
 from peers.model.trust import LocalIdentity
-from peers.net.connection import CloseReason, Connection, run_connection
+from peers.net.close_reason import CloseReason
+from peers.net.connection import Connection
+from peers.net.lifetime import run_connection
 from peers.net.transport import Transport
 from peers.testing.handshakes import ALICE, BOB
 from peers.testing.network import SimulatedNetwork

@@ -10,7 +10,8 @@ import trio.testing
 from trio.testing import MockClock
 
 from peers.errors import ConnectionLost, DiskFull, NotAllowed, ProtocolError, RemoteError, TimedOut, WireFault
-from peers.net.connection import STOPPED, CloseReason, Connection
+from peers.net.close_reason import STOPPED, CloseReason
+from peers.net.connection import Connection
 from peers.testing.handshakes import ALICE, BOB, MALLORY
 from peers.testing.people import EPOCH_MS
 

@@ -9,7 +9,7 @@ from trio.testing import MockClock
 
 from peers.config import NetConfig
 from peers.errors import UsageError
-from peers.net.connection import CloseReason
+from peers.net.close_reason import CloseReason
 from peers.net.dialer import Dialer, next_wait
 from peers.net.transport import Transport
 from peers.testing.network import SimulatedNetwork
