@@ -3,9 +3,8 @@
 May assume that one thread uses it and that one process writes it (the home's lock); other programs may read and write
 the user's tables between our transactions. Knows nothing of tables or entries. Everything is synchronous and inline.
 
-Traps that are handled here (store.md section 4): triggers are disabled on our connection, so that the file door's
-triggers record other programs' writes only; `trusted_schema` is off, so functions in defaults must be innocuous;
-`defensive` keeps SQL from corrupting the file.
+Traps that are handled here: triggers that another program left in the file do not fire on our connection;
+`trusted_schema` is off, so functions in defaults must be innocuous; `defensive` keeps SQL from corrupting the file.
 """
 
 from collections.abc import Callable, Iterator, Sequence
