@@ -52,6 +52,8 @@ class Flag(IntFlag):
 
 
 _NO_FLAGS = Flag(0)
+_DECOMPRESSOR = zstandard.ZstdDecompressor(max_window_size=2 * LEAF_BYTES_MAX)
+"""Made once: its tables cost 20 µs, a fifth of decompressing a leaf of 1,000 rows. Leaves are read in one thread."""
 
 
 class Action(IntEnum):
@@ -329,7 +331,7 @@ def _decompress(data: bytes) -> bytes:
             raise _bad("a leaf declares its size")
         if declared > LEAF_BYTES_MAX:
             raise _large("a leaf has at most 4 MiB before compression")
-        plain = zstandard.ZstdDecompressor(max_window_size=2 * LEAF_BYTES_MAX).decompress(data, allow_extra_data=False)
+        plain = _DECOMPRESSOR.decompress(data, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise _bad(f"a leaf is one zstd frame: {error}") from error
     if len(plain) != declared:

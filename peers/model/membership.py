@@ -62,7 +62,12 @@ def declares(operations: Operations, object_id: bytes, heads: Iterable[Hash] | N
 
     What an entry may write is settled by its own past: so every replica judges it alike, whatever it knows besides.
     """
-    return operations.derived(_Evaluation).followed().at(heads).declares(object_id)
+    return declares_all(operations, (object_id,), heads)
+
+
+def declares_all(operations: Operations, object_ids: Iterable[bytes], heads: Iterable[Hash] | None = None) -> bool:
+    """Whether `declares` is true of each of these."""
+    return all(map(operations.derived(_Evaluation).followed().at(heads).declares, object_ids))
 
 
 class _Evaluation:

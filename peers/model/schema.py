@@ -12,7 +12,7 @@ digits of their id). No remote string reaches SQL text unvalidated: `check_name`
 
 import math
 import re
-from array import array
+import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -366,8 +366,8 @@ _USUAL_TYPES = {of: types | {type(None)} for of, types in _PYTHON_TYPES.items()}
 
 def _are_int64(values: Sequence[int]) -> bool:
     try:
-        array("q", values)
-    except OverflowError:
+        struct.pack(f"{len(values)}q", *values)
+    except struct.error:
         return False
     return True
 
@@ -376,7 +376,7 @@ def _are_plain_floats(values: Sequence[float]) -> bool:
     # A finite sum has finite terms; one that is not may still come from finite terms.
     if not math.isfinite(sum(values)) and not all(map(math.isfinite, values)):
         return False
-    return 0.0 not in values or all(math.copysign(1.0, value) > 0 for value in values if value == 0.0)
+    return all(values) or all(math.copysign(1.0, value) > 0 for value in values if value == 0.0)
 
 
 def _are_plain_texts(values: Sequence[str]) -> bool:

@@ -67,10 +67,11 @@ class Apply:
             self._catalog.note_write(tid, written.info)
 
     def _apply_leaf(self, table: LocalTable, written: Written, leaf: WrittenLeaf) -> Iterator[None]:
-        try:
-            check_leaf(table, leaf.leaf)
-        except EntryRefused:
-            return  # it was parked before the table was known; no replica applies it
+        if not leaf.checked:
+            try:
+                check_leaf(table, leaf.leaf)
+            except EntryRefused:
+                return  # it was parked before the table was known; no replica applies it
         if not written.closed:
             self.open_rows(table, leaf.keys, written.info.eid)
         if not written.closed or written.anew or self._log.forked:

@@ -5,7 +5,7 @@ trace and the slow path takes over. Multi-row VALUES and one text per shape keep
 """
 
 from collections.abc import Callable, Generator, Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import apsw
@@ -126,13 +126,12 @@ class FastPath:
         self, text: Callable[[int], str], first: tuple[Any, ...], columns: Sequence[list[Any]], per_statement: int
     ) -> None:
         """Run a multi-row statement over all rows of some columns; `first` are parameters before the rows'."""
-        rows, width = len(columns[0]), len(columns)
-        flat = columns[0] if width == 1 else list(chain.from_iterable(zip(*columns, strict=True)))
-        whole = rows - rows % per_statement
-        if whole:
-            size = per_statement * width
-            self._connection.executemany(
-                text(per_statement), ((*first, *flat[at : at + size]) for at in range(0, whole * width, size))
-            )
-        if rows > whole:
-            self._connection.execute(text(rows - whole), (*first, *flat[whole * width :]))
+        rows, size = len(columns[0]), per_statement * len(columns)
+        values = chain.from_iterable(zip(*columns, strict=True))
+        statements = rows // per_statement
+        if statements:
+            taken = zip(*[islice(values, statements * size)] * size, strict=True)  # one iterator, so `size` at a time
+            parameters = ((*first, *some) for some in taken) if first else taken
+            self._connection.executemany(text(per_statement), parameters)
+        if rows % per_statement:
+            self._connection.execute(text(rows % per_statement), (*first, *values))

@@ -62,6 +62,16 @@ class EntryInfo(NamedTuple):
     """(hlc, device, incarnation, seq, hash): the order of stamps below the owner epoch."""
 
 
+class Place(NamedTuple):
+    """Where a stored entry is, and how it stands."""
+
+    eid: int
+    branch: int
+    state: State
+    closed: int
+    """1: closed; 0: not; 2: it was void, so its rows are counted anew when it is applied."""
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """Entries as they travel; `more` where there are further ones."""
@@ -114,6 +124,8 @@ class ChangeLog:
         self._authors: dict[bytes, int] = {}
         self._users: dict[int, bytes] = {}
         self._tags: dict[tuple[int, bytes], int | None] = {}
+        self._last_found: tuple[LogId, int, Hash, Place] | None = None
+        """The answer of `find`: each entry asks several times for the one before it."""
         self._next_eid = 0
         self._next_branch = 0
         self._vector: VersionVector | None = None
@@ -127,7 +139,7 @@ class ChangeLog:
         """Read what is held in memory anew: at the start, and after a rollback."""
         connection = self._connection
         self.branches, self.logs, self.forked, self.cut = {}, {}, set(), set()
-        self._infos, self._tags, self._vector = {}, {}, None
+        self._infos, self._tags, self._vector, self._last_found = {}, {}, None, None
         for number, device, inc, parent, base, cut, seq, digest in connection.execute(
             "SELECT log, device, inc, parent, base, cut, seq, hash FROM _peers_log ORDER BY log"
         ):
@@ -232,15 +244,22 @@ class ChangeLog:
         found: Hash = self._connection.execute("SELECT hash FROM _peers_entry WHERE log=? AND seq=?", (branch, seq)).get
         return found
 
-    def find(self, log: LogId, seq: int, digest: Hash) -> tuple[int, int, State] | None:
-        """(eid, branch, state) of a stored entry."""
+    def find(self, log: LogId, seq: int, digest: Hash) -> Place | None:
+        """A stored entry."""
+        last = self._last_found
+        if last is not None and last[2] == digest and last[1] == seq and last[0] == log:
+            return last[3]
         for branch in self.logs.get(log, ()):
             if branch.base < seq <= branch.seq:
-                row = self._connection.execute(
-                    "SELECT eid, state FROM _peers_entry WHERE log=? AND seq=? AND hash=?", (branch.number, seq, digest)
-                ).fetchone()
+                row = fetch_one(
+                    self._connection,
+                    "SELECT eid, state, closed FROM _peers_entry WHERE log=? AND seq=? AND hash=?",
+                    (branch.number, seq, digest),
+                )
                 if row is not None:
-                    return row[0], branch.number, State(row[1])
+                    found = Place(row[0], branch.number, State(row[1]), row[2])
+                    self._last_found = (log, seq, digest, found)
+                    return found
         return None
 
     def store(
@@ -252,6 +271,7 @@ class ChangeLog:
         branch: Branch,
         user: UserId,
         state: State,
+        closed: bool,
         ids: bytes | None,
     ) -> EntryInfo:
         """Store an entry at the end of `branch`. `ids`: the incarnation of the ids that it implies (`implied_ids`)."""
@@ -259,9 +279,9 @@ class ChangeLog:
         self._next_eid += 1
         connection = self._connection
         connection.execute(
-            "INSERT INTO _peers_entry VALUES(?,?,?,?,?,1,?,?,?,?,?)",
-            (eid, branch.number, header.seq, sql_u64(header.hlc), int(state), self.author_number(user), ids,
-             header.hash, header.raw, signature),
+            "INSERT INTO _peers_entry VALUES(?,?,?,?,?,?,?,?,?,?,?)",
+            (eid, branch.number, header.seq, sql_u64(header.hlc), int(state), int(closed), self.author_number(user),
+             ids, header.hash, header.raw, signature),
         )  # fmt: skip
         for place, leaf in enumerate(leaves):
             connection.execute("INSERT INTO _peers_leaf VALUES(?,?,?,?)", (eid << LEAF_BITS | place, *leaf))
@@ -270,6 +290,7 @@ class ChangeLog:
         self._vector = None
         info = _info(eid, branch.number, header.log, header.seq, header.hlc, header.hash, user)
         self._keep(info)
+        self._last_found = (info.log, info.seq, info.hash, Place(eid, branch.number, state, int(closed)))
         if ids != b"" and self._tags:
             maker = row_maker(user, header.device, ids or header.incarnation, header.hlc)
             if (header.hlc, maker) in self._tags:
@@ -307,6 +328,19 @@ class ChangeLog:
 
     def state(self, eid: int) -> State:
         return State(self._connection.execute("SELECT state FROM _peers_entry WHERE eid=?", (eid,)).get)
+
+    def set_state(self, eid: int, state: State, closed: int) -> None:
+        """`closed`: as in `Place`."""
+        self._last_found = None
+        self._connection.execute("UPDATE _peers_entry SET state=?, closed=? WHERE eid=?", (int(state), closed, eid))
+
+    def replace(self, eid: int, header: Header, signature: bytes, *, branch: Branch, ids: bytes) -> None:
+        """The entry's header has become another, of another log (own entries that were never published)."""
+        self._last_found = None
+        self._connection.execute(
+            "UPDATE _peers_entry SET log=?, seq=?, hash=?, header=?, sig=?, ids=coalesce(ids,?) WHERE eid=?",
+            (branch.number, header.seq, header.hash, header.raw, signature, ids, eid),
+        )
 
     def leaves(self, eid: int) -> list[StoredLeaf]:
         rows = self._connection.execute(

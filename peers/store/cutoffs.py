@@ -65,7 +65,7 @@ class Cutoffs:
         if self._log.state(eid) in (State.APPLIED, State.EARLY):
             self._waiting.recompute_entry(eid)
             self._waiting.close_rows(eid)
-        self._connection.execute("UPDATE _peers_entry SET state=?, closed=2 WHERE eid=?", (int(state), eid))
+        self._log.set_state(eid, state, 2)
         self._log.moved.add(self._log.info(eid).log)
 
     def _park_broken_transactions(self) -> None:

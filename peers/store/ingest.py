@@ -28,7 +28,7 @@ from peers.store.meta import Meta
 from peers.store.own_log import OwnLog
 from peers.store.owned import OwnedRows
 from peers.store.waiting import Waiting
-from peers.store.written import WrittenLeaf, check_leaf, written_leaf
+from peers.store.written import check_leaf, written_leaf
 
 Problem = tuple[EntryFault, str, Header | None]
 
@@ -195,7 +195,7 @@ class Ingest:
     def _check_declared(self, header: Header, leaf: Leaf) -> None:
         """By the entry's own past, so that every replica says the same, whatever has arrived there besides."""
         operations, heads = self._control.operations, header.control_heads
-        if not all(membership.declares(operations, name, heads) for name in (leaf.table, *leaf.columns)):
+        if not membership.declares_all(operations, (leaf.table, *leaf.columns), heads):
             reason = "writes a table or column that its own past does not declare"
             raise EntryRefused(EntryFault.BAD_VALUE, f"{_name(header)}: {reason}")
 
@@ -216,31 +216,28 @@ class Ingest:
             StoredLeaf(self._catalog.shape_number(leaf.table, leaf.action, leaf.columns), ref.rows, data)
             for (leaf, data), ref in zip(checked.leaves, header.leaves, strict=True)
         ]
-        state = State.VOID if void else State.PARKED
+        state = State.VOID if void else self._state(header)
+        standing = self._waiting.standing(header, branch.number, state)
         info = self._log.store(
-            header, checked.signature, stored, branch=branch, user=checked.user, state=state, ids=ids
+            header, checked.signature, stored, branch=branch, user=checked.user, state=state,
+            closed=standing.closed or state in (State.VOID, State.PARKED), ids=ids,
         )  # fmt: skip
         self._clock.observe(header.hlc)
         report.stored.append(header)
         if header.log in self._log.forked:
             self._waiting.recompute_log(header.log)
-        if void:
-            return
-        leaves = [
-            written_leaf(self._catalog.shape(of.shape), leaf, of.rows, checked.user, header)
-            for (leaf, _), of in zip(checked.leaves, stored, strict=True)
-        ]
-        yield from self._apply(info.eid, branch, header, leaves)
+        if state is State.PARKED:
+            self._waiting.park(info.eid, branch.number, header)
+        elif state is not State.VOID:
+            leaves = [
+                written_leaf(self._catalog.shape(of.shape), leaf, of.rows, checked.user, header, checked=True)
+                for (leaf, _), of in zip(checked.leaves, stored, strict=True)
+            ]
+            yield from self._waiting.apply_now(info, header, leaves, standing, ids)
 
-    def _apply(
-        self, eid: int, branch: Branch, header: Header, leaves: list[WrittenLeaf]
-    ) -> Generator[None, None, None]:
-        if not header.flags & Flag.MORE:
-            state = self._waiting.readiness(header)
-            if state is not State.PARKED:
-                yield from self._waiting.apply_now(eid, header, leaves, state)
-                return
-        self._waiting.park(eid, branch.number, header)
+    def _state(self, header: Header) -> State:
+        """Whether it can be applied at once. What another entry goes on with waits for that."""
+        return State.PARKED if header.flags & Flag.MORE else self._waiting.readiness(header)
 
     def _place(self, header: Header) -> Branch:
         """The branch that the entry ends; a new one where its place is taken (a fork: the proof is kept)."""

@@ -162,10 +162,8 @@ class OwnLog:
         self._causality.add(header, branch)
         closed = self._causality.is_closed(header, branch, before_is_closed=before)
         info = self._log.store(
-            header, signature, leaves, branch=branch, user=self.author.user, state=State.APPLIED, ids=ids
+            header, signature, leaves, branch=branch, user=self.author.user, state=State.APPLIED, closed=closed, ids=ids
         )  # fmt: skip
-        if not closed:
-            self._connection.execute("UPDATE _peers_entry SET closed=0 WHERE eid=?", (info.eid,))
         return info, closed
 
     def _is_closed_at(self, branch: Branch) -> bool:
@@ -343,10 +341,7 @@ class OwnLog:
         anew = self._next_header(header.hlc, header.control_heads, deps, tuple(refs), header.flags)
         signature = self.author.device_key.sign(SIGNATURE_PREFIX, anew.raw)
         self._causality.add(anew, new)
-        self._connection.execute(
-            "UPDATE _peers_entry SET log=?, seq=?, hash=?, header=?, sig=?, ids=coalesce(ids,?) WHERE eid=?",
-            (new.number, anew.seq, anew.hash, anew.raw, signature, former, eid),
-        )
+        self._log.replace(eid, anew, signature, branch=new, ids=former)
         new.seq, new.hash, new.dirty = anew.seq, anew.hash, True
 
     def _move_marks(self, old: int, published: int, new: Branch, hlc: int) -> None:

@@ -8,6 +8,7 @@ deps. What waits is kept by local number; entries are read again from the log wh
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import apsw
 
@@ -16,7 +17,7 @@ from peers.model.ids import LogId, row_maker
 from peers.store.apply import Apply
 from peers.store.catalog import Catalog
 from peers.store.causality import Causality
-from peers.store.change_log import LEAF_BITS, ChangeLog, State
+from peers.store.change_log import LEAF_BITS, ChangeLog, EntryInfo, State
 from peers.store.database import fetch_all, fetch_one
 from peers.store.written import Written, WrittenLeaf, read_leaf
 
@@ -26,6 +27,13 @@ class _Waiter:
     eid: int
     branch: int
     header: Header
+
+
+class Standing(NamedTuple):
+    """How an entry that is to be applied stands."""
+
+    state: State
+    closed: bool
 
 
 class Waiting:
@@ -86,22 +94,33 @@ class Waiting:
 
     # --- Applying ----------------------------------------------------------------------------------------------------
 
-    def apply_now(self, eid: int, header: Header, leaves: list[WrittenLeaf], state: State) -> Iterator[None]:
+    def apply_now(
+        self, info: EntryInfo, header: Header, leaves: list[WrittenLeaf], standing: Standing, ids: bytes | None
+    ) -> Iterator[None]:
+        """Apply an entry that was stored just now as `standing` says."""
+        yield from self._apply_as(Written(info, header, standing.closed, _maker(info, header, ids), leaves), standing)
+
+    def _apply_parked(self, waiter: _Waiter, state: State) -> Iterator[None]:
         """Apply an entry whose turn has come, and note its state."""
-        log = self._log
-        info = log.info(eid)
+        eid, header = waiter.eid, waiter.header
+        info = self._log.info(eid)
         mark, ids = fetch_one(self._connection, "SELECT closed, ids FROM _peers_entry WHERE eid=?", (eid,))
-        closed = state is State.APPLIED and self._is_closed(header, info.branch)
-        maker = None if ids == b"" else row_maker(info.user, header.device, ids or header.incarnation, header.hlc)
-        if (state, int(closed)) != (log.state(eid), mark):
-            self._connection.execute(
-                "UPDATE _peers_entry SET state=?, closed=? WHERE eid=?", (int(state), int(closed), eid)
-            )
-        log.moved.add(info.log)
-        self.parked.pop(eid, None)
-        if state is State.EARLY:
-            self.early[eid] = _Waiter(eid, info.branch, header)
-        yield from self._apply.apply(Written(info, header, closed, maker, leaves, anew=mark == 2))
+        standing = self.standing(header, info.branch, state)
+        self._log.set_state(eid, state, int(standing.closed))
+        leaves, maker = self.read(waiter), _maker(info, header, ids)
+        yield from self._apply_as(Written(info, header, standing.closed, maker, leaves, anew=mark == 2), standing)
+
+    def _apply_as(self, written: Written, standing: Standing) -> Iterator[None]:
+        info = written.info
+        self._log.moved.add(info.log)
+        self.parked.pop(info.eid, None)
+        if standing.state is State.EARLY:
+            self.early[info.eid] = _Waiter(info.eid, info.branch, written.header)
+        yield from self._apply.apply(written)
+
+    def standing(self, header: Header, branch: int, state: State) -> Standing:
+        """With whether it is closed. The deps of the entry are taken in already."""
+        return Standing(state, state is State.APPLIED and self._is_closed(header, branch))
 
     def _is_closed(self, header: Header, branch: int) -> bool:
         if not header.deps and header.seq == 1:
@@ -110,7 +129,7 @@ class Waiting:
         if header.seq > 1:
             found = self._log.find(header.log, header.seq - 1, header.prev)
             assert found is not None
-            before = bool(self._connection.execute("SELECT closed FROM _peers_entry WHERE eid=?", (found[0],)).get)
+            before = bool(found.closed)
         return self._causality.is_closed(header, self._log.branches[branch], before_is_closed=before)
 
     def read(self, waiter: _Waiter) -> list[WrittenLeaf]:
@@ -127,7 +146,7 @@ class Waiting:
                     continue
                 group, state = self._group(waiter, patient=patient)
                 for member in group:
-                    yield from self.apply_now(member.eid, member.header, self.read(member), state)
+                    yield from self._apply_parked(member, state)
                 moved = moved or bool(group)
             if self._settle_early():
                 moved = True
@@ -195,9 +214,14 @@ class Waiting:
             del self.early[waiter.eid]
             self._log.moved.add(waiter.header.log)
             closed = self._is_closed(waiter.header, waiter.branch)
-            self._connection.execute("UPDATE _peers_entry SET state=0, closed=? WHERE eid=?", (int(closed), waiter.eid))
+            self._log.set_state(waiter.eid, State.APPLIED, int(closed))
             self._apply.recompute_entry(self.read(waiter))
             if closed:
                 self._apply.close_rows(waiter.eid)
             moved = True
         return moved
+
+
+def _maker(info: EntryInfo, header: Header, ids: bytes | None) -> bytes | None:
+    """Of the ids that name this entry as their base; `ids` as it is kept (`ChangeLog.implied_ids`)."""
+    return None if ids == b"" else row_maker(info.user, header.device, ids or header.incarnation, header.hlc)

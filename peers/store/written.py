@@ -23,6 +23,8 @@ class WrittenLeaf:
     leaf: Leaf
     maker: bytes
     hlc: int
+    checked: bool = False
+    """Whether `check_leaf` has let it through, by the columns that are known now."""
     _columns: list[list[Any]] | None = None
     _keys: list[Key] | None = None
 
@@ -58,9 +60,11 @@ class Written:
     """Whether its rows are to be recomputed even if it is closed (it was void before)."""
 
 
-def written_leaf(shape: Shape, leaf: Leaf, rows: int, user: UserId, header: Header) -> WrittenLeaf:
+def written_leaf(
+    shape: Shape, leaf: Leaf, rows: int, user: UserId, header: Header, *, checked: bool = False
+) -> WrittenLeaf:
     maker = row_maker(user, header.device, leaf.id_incarnation or header.incarnation, header.hlc)
-    return WrittenLeaf(shape, rows, leaf, maker, header.hlc)
+    return WrittenLeaf(shape, rows, leaf, maker, header.hlc, checked)
 
 
 def read_leaf(catalog: Catalog, stored: StoredLeaf, user: UserId, header: Header) -> WrittenLeaf:
