@@ -72,14 +72,6 @@ class Place(NamedTuple):
     """1: closed; 0: not; 2: it was void, so its rows are counted anew when it is applied."""
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Entries as they travel; `more` where there are further ones."""
-
-    entries: list[RawEntry]
-    more: bool
-
-
 class StoredLeaf(NamedTuple):
     shape: int
     rows: int

@@ -26,7 +26,7 @@ from peers.store import views
 from peers.store.apply import Apply
 from peers.store.catalog import Catalog
 from peers.store.causality import Causality
-from peers.store.change_log import ChangeLog, Page, from_sql_u64
+from peers.store.change_log import ChangeLog, from_sql_u64
 from peers.store.control_log import ControlLog, OperationsReport
 from peers.store.cutoffs import Cutoffs
 from peers.store.database import Database, fetch_all
@@ -35,7 +35,7 @@ from peers.store.meta import Meta
 from peers.store.own_change import Appended, EntryDraft, OwnChange
 from peers.store.own_log import Author as Author
 from peers.store.own_log import OwnLog
-from peers.store.pages import Pages
+from peers.store.pages import Page, Pages
 from peers.store.reports import Reports
 from peers.store.rows import LocalTable
 from peers.store.state_hash import StateHash

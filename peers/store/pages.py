@@ -7,18 +7,27 @@ already is never read. Parked entries are in; void ones are not.
 
 import heapq
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import apsw
 
 from peers.model.entries import RawEntry
 from peers.model.ids import LogId
 from peers.model.version_vector import VersionVector
-from peers.store.change_log import Branch, ChangeLog, Page, State, from_sql_u64
+from peers.store.change_log import Branch, ChangeLog, State, from_sql_u64
 from peers.store.database import fetch_all
 
 _READ_AHEAD = 64
 _Place = tuple[int, bytes, bytes, int, int]
 """(hlc, device, incarnation, seq, eid)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Entries as they travel; `more` where there are further ones."""
+
+    entries: list[RawEntry]
+    more: bool
 
 
 class Pages:

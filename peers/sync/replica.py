@@ -21,9 +21,9 @@ from peers.model.operations import Kind, Operation, SignedBytes, decode_operatio
 from peers.model.trust import LocalIdentity, PeerIdentity
 from peers.model.version_vector import VersionVector
 from peers.store.capture import SqlDoor
-from peers.store.change_log import Page
 from peers.store.commit_feed import CommitFeed
 from peers.store.group_store import GroupStore
+from peers.store.pages import Page
 from peers.store.writer import AddOperations, BeginPublishing, Ingest, IssueOperation
 from peers.store.writer import Message as WriterMessage
 from peers.sync import exchange

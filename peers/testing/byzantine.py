@@ -2,7 +2,7 @@
 
 from peers.model.entries import decode_header
 from peers.model.ids import DeviceId, Hash
-from peers.store.change_log import Page
+from peers.store.pages import Page
 from peers.sync.replica import Replica
 
 

@@ -9,7 +9,7 @@ from trio.testing import MockClock
 from peers.model.ids import DeviceId
 from peers.model.membership import Role
 from peers.model.version_vector import VersionVector
-from peers.store.change_log import Page
+from peers.store.pages import Page
 from peers.testing.cluster import Cluster, open_cluster
 from peers.testing.hostile import HostilePeer
 from peers.testing.hostile_scene import NOTE, open_scene, titles, write
