@@ -128,7 +128,16 @@ def decode_operation(raw: bytes, signature: bytes) -> Operation:
     return _decode(raw, signature, may_enclose=True)
 
 
-def _decode(raw: bytes, signature: bytes, *, may_enclose: bool) -> Operation:
+def decode_stored(raw: bytes, signature: bytes) -> Operation:
+    """An operation out of this device's own file: only what `decode_operation` has let through is stored there.
+
+    Its signatures are not verified again: they are most of the time that opening a group takes, and whoever can change
+    the file can change its tables as well. Raises OperationRefused as `decode_operation`.
+    """
+    return _decode(raw, signature, may_enclose=True, verified=True)
+
+
+def _decode(raw: bytes, signature: bytes, *, may_enclose: bool, verified: bool = False) -> Operation:
     if len(raw) > OPERATION_BYTES_MAX:
         raise OperationRefused(EntryFault.TOO_LARGE, "a control operation has at most 64 KiB")
     try:
@@ -147,9 +156,9 @@ def _decode(raw: bytes, signature: bytes, *, may_enclose: bool) -> Operation:
     _CHECKS[kind](fields)
     if kind is Kind.USER and hlc != 0:
         raise _bad("a user's genesis has hlc 0")
-    if not verify(author, SIGNATURE_PREFIX, raw, signature):
+    if not verified and not verify(author, SIGNATURE_PREFIX, raw, signature):
         raise OperationRefused(EntryFault.BAD_SIGNATURE, "an operation's signature is not its author's")
-    personal = _read_enclosed(enclosed, allowed=may_enclose and kind is not Kind.USER)
+    personal = _read_enclosed(enclosed, allowed=may_enclose and kind is not Kind.USER, verified=verified)
     digest = blake2b_256(raw)
     return Operation(
         raw, signature, digest, group or digest, kind, author, read_parents, hlc, personal, tuple(fields)
@@ -172,14 +181,14 @@ def _read_parents(value: Any, *, genesis: bool) -> tuple[Hash, ...]:
     return tuple(value)
 
 
-def _read_enclosed(value: Any, *, allowed: bool) -> tuple[Operation, ...]:
+def _read_enclosed(value: Any, *, allowed: bool, verified: bool) -> tuple[Operation, ...]:
     if not isinstance(value, list) or (value and not allowed):
         raise _bad("an operation encloses an array of personal operations, and these and a user's genesis none")
     operations = []
     for item in value:
         if not isinstance(item, list) or len(item) != 2 or type(item[0]) is not bytes or type(item[1]) is not bytes:
             raise _bad("an enclosed operation is [op, signature]")
-        operation = _decode(item[0], item[1], may_enclose=False)
+        operation = _decode(item[0], item[1], may_enclose=False, verified=verified)
         if operation.kind is Kind.GROUP:
             raise _bad("what is enclosed belongs to a personal group")
         operations.append(operation)

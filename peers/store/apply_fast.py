@@ -57,7 +57,7 @@ class FastPath:
         for start in range(0, leaf.rows, self._step):
             if start:
                 yield
-            chunk = [column[start : start + self._step] for column in lists]
+            chunk = lists if leaf.rows <= self._step else [column[start : start + self._step] for column in lists]
             before = self._connection.total_changes()
             self._run(lambda rows: table.insert_text(columns, rows), (), chunk, table.rows_per_statement(len(lists)))
             if self._connection.total_changes() - before != len(chunk[0]):

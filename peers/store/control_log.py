@@ -13,7 +13,7 @@ from peers.errors import EntryFault, OperationRefused
 from peers.model import membership
 from peers.model.ids import GroupId, Hash
 from peers.model.operation_graph import Operations
-from peers.model.operations import Kind, Operation, SignedBytes, decode_operation
+from peers.model.operations import Kind, Operation, SignedBytes, decode_operation, decode_stored
 from peers.model.schema import Schema, schema_of
 from peers.store.catalog import Catalog
 from peers.store.change_log import ChangeLog
@@ -57,7 +57,7 @@ class ControlLog:
         """Read the operations anew; returns the schema that they declare, which the file follows already."""
         self.operations = Operations(group=self._group)
         for raw, signature in self._connection.execute("SELECT op, sig FROM _peers_control ORDER BY n"):
-            self.operations.add(decode_operation(raw, signature))
+            self.operations.add(decode_stored(raw, signature))
         return self._schema()
 
     def _schema(self) -> Schema:

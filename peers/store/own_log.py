@@ -167,11 +167,9 @@ class OwnLog:
         return info, closed
 
     def _is_closed_at(self, branch: Branch) -> bool:
-        return bool(
-            self._connection.execute(
-                "SELECT closed FROM _peers_entry WHERE log=? AND seq=?", (branch.number, branch.seq)
-            ).get
-        )
+        last = self._log.find(branch.log, branch.seq, branch.hash)
+        assert last is not None
+        return bool(last.closed)
 
     def _shape(self, change: OwnChange) -> int:
         columns = tuple(column.id for column in change.columns)
