@@ -81,6 +81,9 @@ class DeviceSync(Actor[Message]):
                 await self._replica.apply_parked(contact_seconds)
 
     async def _take(self, device: DeviceId, notification: Notification) -> None:
+        link = self._links.get(device)
+        if link is not None:
+            link.told(notification.vector, notification.control_heads)
         if notification.operations or notification.entries:
             report = await self._replica.receive(notification.operations, notification.entries)
             link = self._links.get(device)

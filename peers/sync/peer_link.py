@@ -66,13 +66,17 @@ class PeerLink:
     def heard(self, vector: VersionVector, control_heads: tuple[Hash, ...], *, again: bool = False) -> None:
         """The peer says where it stands. `again`: also retry what an earlier pull could not bring."""
         self.claimed, self.claimed_heads = vector, control_heads
-        self.known = self.known.joined(vector)
-        self.known_heads |= set(control_heads)
+        self.told(vector, control_heads)
         if again:
             self.known, self.known_heads = vector, set(control_heads)
             self._stalled = None
         self._pull_wanted.set()
         self._push_wanted.set()
+
+    def told(self, vector: VersionVector, control_heads: tuple[Hash, ...]) -> None:
+        """The peer holds this much: none of it need be pushed. Before what it sent is stored, and the push wakes."""
+        self.known = self.known.joined(vector)
+        self.known_heads |= set(control_heads)
 
     def answered(self, request: ListChanges, changes: Changes) -> None:
         """The peer pulls from me: what it gets so need not be pushed."""
@@ -118,7 +122,7 @@ class PeerLink:
 
     async def _push_missing(self) -> None:
         """Send what the peer lacks; a long backlog is only announced, and pulled by the peer at its own pace."""
-        while trio.current_time() >= self._serving_until:
+        while trio.current_time() >= self._serving_until and not self._peer_has_all():
             limit_bytes = self._config.push_bytes_max
             operations, more_operations = self._replica.operations_since(self.known_heads, limit_bytes)
             page = self._replica.entries_for(self.device_id, self.known, limit_bytes)
@@ -132,6 +136,10 @@ class PeerLink:
             self.known = exchange.advanced(self.known, page.entries)
             self.known_heads |= set(exchange.heads_after(heads, operations))
             self.pushed_entries += len(page.entries)
+
+    def _peer_has_all(self) -> bool:
+        """Told without a look into the file: this is asked after every commit."""
+        return self.known == self._replica.vector and self.known_heads.issuperset(self._replica.control_heads)
 
     async def _hint(self, vector: VersionVector, heads: tuple[Hash, ...]) -> None:
         if self._hinted == vector:
