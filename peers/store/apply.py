@@ -44,7 +44,7 @@ class Apply:
         self._step = config.step_rows
         self.rows = RowStore(connection, log)
         self.fast = FastPath(connection, catalog, causality, config.step_rows)
-        self.slow = SlowPath(log, causality, self.rows)
+        self.slow = SlowPath(connection, log, causality, self.rows, self.fast)
         self._recompute = Recompute(connection, catalog, log, causality, self.rows)
         self._open: dict[int, set[Key]] = {}
         self.pending: dict[int, set[Key]] = {}

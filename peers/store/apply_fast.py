@@ -59,7 +59,7 @@ class FastPath:
                 yield
             chunk = lists if leaf.rows <= self._step else [column[start : start + self._step] for column in lists]
             before = self._connection.total_changes()
-            self._run(lambda rows: table.insert_text(columns, rows), (), chunk, table.rows_per_statement(len(lists)))
+            self.run(lambda rows: table.insert_text(columns, rows), (), chunk, table.rows_per_statement(len(lists)))
             if self._connection.total_changes() - before != len(chunk[0]):
                 return False
             if not implied:
@@ -96,15 +96,19 @@ class FastPath:
 
     def put_stamps(self, table: LocalTable, keys: Sequence[list[Any]], positions: Sequence[int], stamp: int) -> None:
         """Give cells of rows one new stamp that covers whatever they had: their losers go."""
+        self.set_stamps(table, keys, positions, stamp)
+        self.drop_losers(table, keys, positions)
+
+    def set_stamps(self, table: LocalTable, keys: Sequence[list[Any]], positions: Sequence[int], stamp: int) -> None:
+        """Give cells of rows one new stamp; their losers stay."""
         cells = [f"c{at}" if at >= 0 else "d" for at in positions]
-        self._run(
+        self.run(
             lambda rows: table.stamp_text(cells, rows), (stamp,), keys, table.rows_per_statement(table.key_size)
         )  # fmt: skip
-        self.drop_losers(table, keys, positions)
 
     def put_base(self, table: LocalTable, keys: Sequence[list[Any]], stamp: int, *, anew: bool) -> None:
         """Give whole rows one base stamp. `anew`: over whatever stamps and losers they had."""
-        self._run(
+        self.run(
             lambda rows: table.base_text(rows, anew=anew), (stamp,), keys, table.rows_per_statement(table.key_size)
         )  # fmt: skip
         if anew:
@@ -122,8 +126,8 @@ class FastPath:
         found = self._connection.execute(f"SELECT 1 FROM {name} WHERE {key} BETWEEN ? AND ? LIMIT 1", (low, high))
         return found.fetchone() is not None
 
-    def _run(
-        self, text: Callable[[int], str], first: tuple[Any, ...], columns: Sequence[list[Any]], per_statement: int
+    def run(
+        self, text: Callable[[int], str], first: tuple[Any, ...], columns: Sequence[Sequence[Any]], per_statement: int
     ) -> None:
         """Run a multi-row statement over all rows of some columns; `first` are parameters before the rows'."""
         rows, size = len(columns[0]), per_statement * len(columns)

@@ -8,8 +8,12 @@ epochs to count anew, is recomputed from the log instead.
 from collections.abc import Iterator
 from typing import Any
 
+import apsw
+
 from peers.model.entries import Action
 from peers.model.schema import Value
+from peers.store.apply_concurrent import ConcurrentUpdates
+from peers.store.apply_fast import FastPath
 from peers.store.causality import Causality
 from peers.store.change_log import ChangeLog, EntryInfo
 from peers.store.row_state import RowState, RowStore, members_of, set_members
@@ -20,10 +24,13 @@ from peers.store.written import WrittenLeaf
 class SlowPath:
     """Merges leaves into rows that may hold anything."""
 
-    def __init__(self, log: ChangeLog, causality: Causality, rows: RowStore) -> None:
+    def __init__(
+        self, connection: apsw.Connection, log: ChangeLog, causality: Causality, rows: RowStore, fast: FastPath
+    ) -> None:
         self._log = log
         self._causality = causality
         self._rows = rows
+        self._concurrent = ConcurrentUpdates(connection, log, rows, fast, self._relation)
 
     def apply(
         self, table: LocalTable, info: EntryInfo, leaf: WrittenLeaf, *, epoch: int = 0, step: int = 1000
@@ -40,6 +47,11 @@ class SlowPath:
         covered: dict[int, int] = {}
         for start in range(0, len(places), step):
             chunk = places[start : start + step]
+            if leaf.action is Action.UPDATE and cells and not table.table.owned:
+                some = [(position, [values[at] for _, at in chunk]) for position, values in cells]
+                if self._concurrent.update(table, info, [key for key, _ in chunk], some):
+                    yield
+                    continue
             loaded = self._rows.load(table, [key for key, _ in chunk])
             for (_, at), (_, _, row) in zip(chunk, loaded, strict=True):
                 for position, values in cells:

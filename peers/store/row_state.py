@@ -95,9 +95,9 @@ class RowStore:
 
     def load(self, table: LocalTable, keys: Sequence[Key]) -> list[tuple[Key, OnDisk, RowState]]:
         """The rows of `keys`, in their order. A row that is not there is empty."""
-        self._stage(table, keys)
+        self.stage(table, keys)
         losers: dict[Key, list[tuple[int, int, Value]]] = {}
-        if self._connection.execute(f"SELECT 1 FROM {table.losers} LIMIT 1").fetchone() is not None:
+        if self.has_losers(table):
             size = table.key_size
             for row in self._connection.execute(table.load_losers_text):
                 losers.setdefault(row[:size], []).append(row[size:])
@@ -108,7 +108,12 @@ class RowStore:
             for key, base, row in zip(keys, bases, rows, strict=True)
         ]
 
-    def _stage(self, table: LocalTable, keys: Sequence[Key]) -> None:
+    def has_losers(self, table: LocalTable) -> bool:
+        """Whether any row of the table has a conflict."""
+        return self._connection.execute(f"SELECT 1 FROM {table.losers} LIMIT 1").fetchone() is not None
+
+    def stage(self, table: LocalTable, keys: Sequence[Key]) -> None:
+        """Put keys where the statements of the table that read staged rows find them."""
         execute = self._connection.execute
         execute(table.stage_text)
         execute(f"DELETE FROM {table.stage}")

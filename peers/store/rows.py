@@ -225,6 +225,22 @@ class LocalTable:
         return f"SELECT {keys}, m.c, m.s, m.v FROM {self.stage} q CROSS JOIN {self.losers} m ON {on}"
 
     @cached_property
+    def staged_loser_text(self) -> str:
+        on = " AND ".join(f"m.k{i}=q.k{i}" for i in range(self.key_size))
+        return f"SELECT 1 FROM {self.stage} q CROSS JOIN {self.losers} m ON {on} LIMIT 1"
+
+    def cells_text(self, positions: Sequence[int]) -> str:
+        """One row for every staged key, in their order: visible?, base, the stamps of some cells, their values."""
+        on_user = " AND ".join(f"u.{name}=q.k{i}" for i, name in enumerate(self.key_names))
+        on_stamps = " AND ".join(f"s.k{i}=q.k{i}" for i in range(self.key_size))
+        stamps = [f"s.c{at}" for at in positions]
+        values = [f"u.{quote(self.by_position[at].name)}" for at in positions]
+        return (
+            f"SELECT {', '.join([f'u.{self.key_names[0]} IS NOT NULL', 's.b', *stamps, *values])} FROM {self.stage} q "
+            f"LEFT JOIN {self.sql_name} u ON {on_user} LEFT JOIN {self.stamps} s ON {on_stamps} ORDER BY q.rowid"
+        )
+
+    @cached_property
     def put_user_text(self) -> str:
         return self._put(self.sql_name, self.key_names, [quote(column.name) for column in self.by_position])
 
@@ -240,8 +256,11 @@ class LocalTable:
 
     @cached_property
     def put_loser_text(self) -> str:
-        row = ",".join("?" * (self.key_size + 3))
-        return f"INSERT OR REPLACE INTO {self.losers}({self.side_key}, c, s, v) VALUES({row})"
+        return self.put_losers_text(1)
+
+    def put_losers_text(self, rows: int) -> str:
+        row = f"({','.join('?' * (self.key_size + 3))})"
+        return f"INSERT OR REPLACE INTO {self.losers}({self.side_key}, c, s, v) VALUES {','.join([row] * rows)}"
 
     @cached_property
     def drop_user_text(self) -> str:

@@ -3,10 +3,11 @@
 import itertools
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
-from peers.model.entries import Dep
+from peers.model.entries import Dep, Leaf
 from peers.testing.arrivals import all_orders, orders
 from peers.testing.scripted import Script
 from tests.store.test_merge_oracle import check
@@ -156,6 +157,44 @@ def one_cell_from_five_logs() -> Script:
     return s
 
 
+def together(*leaves: Leaf) -> Leaf:
+    """One leaf of the rows of several that write the same columns."""
+    keys = [[key for column in same for key in column] for same in zip(*(leaf.keys for leaf in leaves), strict=True)]
+    values = [
+        [value for column in same for value in column] for same in zip(*(leaf.values for leaf in leaves), strict=True)
+    ]
+    return replace(leaves[0], keys=keys, values=values)
+
+
+def updates_that_meet_different_writes_in_each_row() -> Script:
+    """In one leaf: a row that the entry has seen, one that it has not, one with a rival, one that is newer."""
+    s = Script("mixed updates")
+    keys = [s.key("a", 1), s.key("a", 2), s.key("c", 3)]
+    first = s.write("a", s.insert("trade", keys[0], {"symbol": "x", "qty": 5}))
+    second = s.write("a", s.insert("trade", keys[1], {"symbol": "y", "qty": 5}))
+    unseen = s.write("c", s.insert("trade", keys[2], {"symbol": "z", "qty": 5}))
+    s.write("b", together(*(s.update("trade", key, {"qty": 6}) for key in keys[:2])), saw=[second])
+    old = s.write("c", together(*(s.update("trade", key, {"qty": 7, "note": 7}) for key in keys)), saw=[first])
+    s.write("d", together(*(s.update("trade", key, {"symbol": "d", "qty": 8}) for key in keys)), saw=[second])
+    s.write("d", together(*(s.update("trade", key, {"qty": 9}) for key in keys)), saw=[old, unseen])
+    return s
+
+
+def updates_of_rows_whose_inserts_were_not_seen() -> Script:
+    """What stands in the cells is what the ids imply, or what the side rows' base says."""
+    s = Script("unseen inserts")
+    keys, tags = [s.key("a", 1), s.key("b", 2)], [("t", 1), ("t", 2)]
+    both = [s.insert("tagof", tag, {"w": tag[1], "body": b"1"}) for tag in tags]
+    first = s.write("a", s.insert("trade", keys[0], {"symbol": "x", "qty": 5}), both[0])
+    s.write("b", s.insert("trade", keys[1], {"symbol": "y", "qty": 5}), both[1])
+    for device in "cd":
+        trades = together(*(s.update("trade", key, {"symbol": device, "note": device}) for key in keys))
+        s.write(device, trades, together(*(s.update("tagof", tag, {"w": 9}) for tag in tags)), saw=[first])
+    early = [s.update("trade", key, {"qty": 0}) for key in keys]
+    s.write("c", together(*early), hlc=s.hlc(0), incarnation=b"too slow")
+    return s
+
+
 SCRIPTS = (
     t23_owner_and_later_writer,
     ce1_void_deps_keep_the_causal_past,
@@ -171,6 +210,8 @@ SCRIPTS = (
     cut_off_raised_after_owned_dependents,
     concurrent_delete_edit_restore,
     one_cell_from_five_logs,
+    updates_that_meet_different_writes_in_each_row,
+    updates_of_rows_whose_inserts_were_not_seen,
 )
 
 
