@@ -142,6 +142,10 @@ class Database:
             yield
         except apsw.FullError as error:
             raise DiskFull(f"{self.path}: the disk is full; free some space, nothing was written") from error
+        except apsw.IOError as error:
+            if getattr(error, "extendedresult", 0) != apsw.SQLITE_IOERR_SHMSIZE:  # not in the library's types
+                raise
+            raise DiskFull(f"{self.path}: no room for the -shm file; free some space, nothing was written") from error
         except (apsw.BusyError, apsw.LockedError) as error:
             raise DatabaseLocked(f"{self.path}: another program holds the file; close it or try again") from error
         except (apsw.CorruptError, apsw.NotADBError) as error:
