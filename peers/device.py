@@ -66,7 +66,11 @@ async def open_device(
             async with open_supervisor("device", policy=_restart_policy(settings.actors), on_event=_log_event) as root:
                 device = Device(opened, device_store, contexts, root, settings, now_ms, random_bytes)
                 await device._start(network or WebSocketNetwork(settings.net))
-                yield device
+                try:
+                    yield device
+                finally:
+                    for context in contexts.values():
+                        context.replica.stopping()
         finally:
             for context in contexts.values():
                 context.close_store()
@@ -181,7 +185,9 @@ class Device:
             fitting = [group for group in self.groups() if group.id == name]
         else:
             groups = self.groups()
-            fitting = [group for group in groups if group.name == name]
+            # The full id first: anybody may name a group like the id of another.
+            fitting = [group for group in groups if group.id.hex() == name.lower()]
+            fitting = fitting or [group for group in groups if group.name == name]
             fitting = fitting or [
                 group for group in groups if len(name) >= 4 and group.id.hex().startswith(name.lower())
             ]

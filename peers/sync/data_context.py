@@ -105,8 +105,7 @@ class DataContext:
 
     def close_store(self) -> None:
         """After the actors have stopped."""
-        if not self.replica.pending:
-            self.replica.store.close()
+        self.replica.close()
 
     async def _create(self, operations: Sequence[SignedBytes]) -> tuple[GroupStore, Ref[WriterMessage]]:
         store = GroupStore.create(self._path, list(operations), nonce=self._nonce(), **self._arguments)

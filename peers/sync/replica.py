@@ -30,6 +30,7 @@ from peers.sync import exchange
 
 _NOTHING = VersionVector()
 _STOPPED = "this group's writer failed again and again and was stopped: see the log, then restart the device"
+_CLOSED = "the device is closed: open it again"
 _PENDING = "this group has not arrived yet: a member who has granted you must be reachable"
 
 
@@ -79,6 +80,8 @@ class Replica:
         self._writer: Ref[WriterMessage] | None = None
         self._reader: SqlDoor | None = None
         self._publishing = False
+        self._stopping = False
+        self._closed = False
 
     def attach(self, store: GroupStore, writer: Ref[WriterMessage]) -> None:
         self._store, self._writer = store, writer
@@ -89,14 +92,28 @@ class Replica:
         """Wanted, but no member has sent the group's log yet."""
         return self._store is None
 
+    def stopping(self) -> None:
+        """The device begins to stop: whoever wants to write is told that from now on."""
+        self._stopping = True
+
+    def close(self) -> None:
+        """Close the file. After the actors have stopped."""
+        if self._store is not None:
+            self._store.close()
+        self._stopping = self._closed = True
+
     @property
     def store(self) -> GroupStore:
+        if self._closed:
+            raise PeersError(_CLOSED, code="closed")
         if self._store is None:
             raise PeersError(_PENDING, code="pending")
         return self._store
 
     @property
     def writer(self) -> Ref[WriterMessage]:
+        if self._stopping:
+            raise PeersError(_CLOSED, code="closed")
         if self._writer is None:
             raise PeersError(_PENDING, code="pending")
         if self._writer.stopped:
@@ -106,6 +123,8 @@ class Replica:
     @property
     def reader(self) -> SqlDoor:
         """Users' queries, on a connection of its own: sees what is committed."""
+        if self._closed:
+            raise PeersError(_CLOSED, code="closed")
         if self._reader is None:
             raise PeersError(_PENDING, code="pending")
         return self._reader
