@@ -22,6 +22,8 @@ SQLITE_VERSION_MIN = 3051003
 """3.51.3: earlier libraries can lose a WAL checkpoint race."""
 MEMORY = ":memory:"
 _STATEMENT_CACHE = 200
+_SIGNALS_STEPS = 1_000_000
+"""Steps of SQLite's machine, about 10 ms, after which Python may run: signal handlers do so between bytecodes only."""
 
 
 class Database:
@@ -68,6 +70,7 @@ class Database:
         connection.execute(f"PRAGMA wal_autocheckpoint={config.wal_autocheckpoint_pages}")
         connection.execute(f"PRAGMA cache_size=-{config.cache_kib}")
         connection.execute("PRAGMA temp_store=MEMORY")
+        connection.set_progress_handler(_let_signals_in, _SIGNALS_STEPS)
 
     def reader(self) -> apsw.Connection:
         """A second connection that only reads (`query_only`); the caller's to use, closed with the database."""
@@ -77,6 +80,7 @@ class Database:
             connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
             connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
             connection.execute("PRAGMA query_only=ON")
+            connection.set_progress_handler(_let_signals_in, _SIGNALS_STEPS)
         self._readers.append(connection)
         return connection
 
@@ -159,6 +163,11 @@ class Database:
             connection.close(True)
         self._readers.clear()
         self.connection.close(True)
+
+
+def _let_signals_in() -> bool:
+    """False: go on. A statement that runs long would else be deaf to Ctrl-C until it ends."""
+    return False
 
 
 def fetch_all(connection: apsw.Connection, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
