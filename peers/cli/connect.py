@@ -6,6 +6,7 @@ import click
 
 from peers.cli.output import complain, say
 from peers.cli.run import run_command
+from peers.errors import WireFault
 
 
 @click.command()
@@ -22,5 +23,7 @@ def connect(home: Path, address: str, forget: bool) -> None:
     say(f"remembered {done['address']}")
     if done["verified"]:
         say(f"connected to {done['name']!r}")
+    elif done["why"].startswith(WireFault.SELF_CONNECTION.value):
+        complain(f"{done['address']} is this device itself: it dials it no more")
     else:
         complain(f"not connected yet ({done['why']}): the device goes on trying")

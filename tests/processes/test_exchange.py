@@ -51,6 +51,13 @@ async def test_a_third_device_receives_through_one_that_restarts(tmp_path: Path)
             await device.stop()
 
 
+async def test_connecting_to_oneself_promises_nothing(tmp_path: Path) -> None:
+    async with open_devices(tmp_path, "A") as (a,):
+        await a.start()
+        assert (await a.cli("connect", a.address)).errors == f"{a.address} is this device itself: it dials it no more\n"
+        await a.stop()
+
+
 async def test_connecting_to_whom_one_is_connected_says_so(tmp_path: Path) -> None:
     """Asked again, and asked after a restart that has dialled by itself: no waiting for an attempt that never comes."""
     async with open_devices(tmp_path, "A", "B") as (a, b):
