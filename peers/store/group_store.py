@@ -359,6 +359,11 @@ class GroupStore:
         self._flush()
         return appended
 
+    @property
+    def publishing(self) -> bool:
+        """Whether own entries may be sent: each own commit notes so itself from then on."""
+        return self._own.publishing
+
     def begin_publishing(self) -> None:
         """From now on own entries may be sent: durably noted before the first is."""
         with self._transaction(durable=True):

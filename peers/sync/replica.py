@@ -16,7 +16,7 @@ from peers.config import Config
 from peers.errors import PeersError, RetryableError
 from peers.model.entries import RawEntry
 from peers.model.ids import DeviceId, GroupId, Hash, LogId
-from peers.model.membership import Role, author_of, role
+from peers.model.membership import Role, author_of
 from peers.model.operations import Kind, Operation, SignedBytes, decode_operation
 from peers.model.trust import LocalIdentity, PeerIdentity
 from peers.model.version_vector import VersionVector
@@ -79,7 +79,6 @@ class Replica:
         self._store: GroupStore | None = None
         self._writer: Ref[WriterMessage] | None = None
         self._reader: SqlDoor | None = None
-        self._publishing = False
         self._stopping = False
         self._closed = False
 
@@ -181,21 +180,18 @@ class Replica:
         """By this replica's own log; in the personal group the principals are devices."""
         if self._store is None:
             return None
-        return role(self._store.operations, peer.device if self.personal else peer.user)
+        return self._store.role(peer.device if self.personal else peer.user)
 
     @property
     def my_role(self) -> Role | None:
-        if self._store is None:
-            return None
-        return role(self._store.operations, self.device_id if self.personal else self._identity.user)
+        return None if self._store is None else self._store.role()
 
     # --- what writes --------------------------------------------------------------------------------------------------
 
     async def begin_publishing(self) -> None:
         """Durably note that my log may leave this device from now on. Before the first entry is sent."""
-        if self._writer is not None and not self._publishing:
+        if self._store is not None and self._writer is not None and not self._store.publishing:
             await self._writer.ask(BeginPublishing())
-            self._publishing = True
 
     async def receive(self, operations: Sequence[SignedBytes], entries: Sequence[RawEntry]) -> Received:
         """Store what a peer sent: operations first, then entries in slices of one SQLite transaction each."""
